@@ -1,0 +1,167 @@
+#include "dsv3/base/file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "dsv3/base/error.h"
+
+namespace dsv3 {
+namespace {
+
+std::string errno_text() { return std::strerror(errno); }
+
+const char* kind_of(mode_t mode) {
+  if (S_ISDIR(mode)) return "a directory";
+  if (S_ISFIFO(mode)) return "a FIFO";
+  if (S_ISCHR(mode) || S_ISBLK(mode)) return "a device";
+  if (S_ISSOCK(mode)) return "a socket";
+  return "no regular file";
+}
+
+template <class Call>
+auto retry(Call call) {
+  auto result = call();
+  while (result < 0 && errno == EINTR) result = call();
+  return result;
+}
+
+}  // namespace
+
+InputFile::InputFile(const std::filesystem::path& path) : path_(path.string()) {
+  // A NUL would cut the name that open() sees.
+  if (path_.find('\0') != std::string::npos) throw InputError(path_, "", "a file name holds a NUL byte");
+  // O_NONBLOCK: opening a FIFO that nobody writes must not wait. It changes nothing for regular files.
+  fd_ = retry([&] { return ::open(path_.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY); });
+  if (fd_ < 0) {
+    if (errno == ENOENT || errno == ENOTDIR) throw InputError(path_, "", "no such file");
+    if (errno == ENXIO) throw InputError(path_, "", "is a socket, expected a regular file");
+    if (errno == ELOOP || errno == ENAMETOOLONG) throw InputError(path_, "", errno_text());
+    throw RunError(printable(path_), errno_text());
+  }
+  struct stat status {};
+  if (::fstat(fd_, &status) != 0) {
+    const std::string why = errno_text();
+    ::close(fd_);
+    throw RunError(printable(path_), why);
+  }
+  if (!S_ISREG(status.st_mode)) {
+    ::close(fd_);
+    throw InputError(path_, "", fmt::format("is {}, expected a regular file", kind_of(status.st_mode)));
+  }
+  size_ = static_cast<uint64_t>(status.st_size);
+}
+
+InputFile::~InputFile() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+InputFile::InputFile(InputFile&& other) noexcept
+    : fd_(std::exchange(other.fd_, -1)), size_(other.size_), path_(std::move(other.path_)) {}
+
+InputFile& InputFile::operator=(InputFile&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  std::swap(size_, other.size_);
+  std::swap(path_, other.path_);
+  return *this;
+}
+
+void InputFile::read(std::span<std::byte> out, uint64_t offset) const {
+  if (offset > size_ || out.size() > size_ - offset) {
+    throw InputError(path_, fmt::format("byte {}", offset),
+                     fmt::format("{} bytes wanted, the file ends at {}", out.size(), size_));
+  }
+  while (!out.empty()) {
+    const ssize_t n = retry([&] { return ::pread(fd_, out.data(), out.size(), static_cast<off_t>(offset)); });
+    if (n < 0) throw RunError(printable(path_), fmt::format("reading byte {}: {}", offset, errno_text()));
+    if (n == 0) {
+      throw InputError(path_, fmt::format("byte {}", offset),
+                       fmt::format("the file shrank while it was read (it had {} bytes)", size_));
+    }
+    out = out.subspan(static_cast<size_t>(n));
+    offset += static_cast<uint64_t>(n);
+  }
+}
+
+std::string read_text(const std::filesystem::path& path, uint64_t max_bytes) {
+  const InputFile file(path);
+  if (file.size() > max_bytes) {
+    throw InputError(file.path(), "", fmt::format("{} bytes, at most {} expected", file.size(), max_bytes));
+  }
+  std::string text(file.size(), '\0');
+  file.read(std::as_writable_bytes(std::span(text.data(), text.size())), 0);
+  return text;
+}
+
+void require_exists(const std::filesystem::path& path) {
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) {
+    throw UsageError(printable(path.string(), 400), "no such file or folder");
+  }
+}
+
+AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
+  static std::atomic<unsigned> counter = 0;
+  do {  // O_EXCL and a fresh name: never somebody else's file, nor a link that waits there
+    temporary_ = path_;
+    temporary_ += fmt::format(".tmp-{}-{}", ::getpid(), counter++);
+    fd_ = retry([&] { return ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); });
+  } while (fd_ < 0 && errno == EEXIST);
+  if (fd_ < 0) throw RunError(printable(path_.string()), "cannot be written: " + errno_text());
+}
+
+AtomicFile::~AtomicFile() {
+  if (fd_ >= 0) ::close(fd_);
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+}
+
+void AtomicFile::write(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t n = retry([&] { return ::write(fd_, bytes.data(), bytes.size()); });
+    if (n < 0) throw RunError(printable(path_.string()), "writing: " + errno_text());
+    if (n == 0) throw RunError(printable(path_.string()), "writing: no progress");
+    bytes = bytes.subspan(static_cast<size_t>(n));
+    size_ += static_cast<uint64_t>(n);
+  }
+}
+
+void AtomicFile::commit() {
+  if (retry([&] { return ::fsync(fd_); }) != 0) {
+    throw RunError(printable(path_.string()), "fsync: " + errno_text());
+  }
+  // After close() the descriptor is gone even when it reports an error (Linux: close(2), "Dealing with
+  // errors").
+  if (::close(std::exchange(fd_, -1)) != 0 && errno != EINTR) {
+    throw RunError(printable(path_.string()), "close: " + errno_text());
+  }
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
+    throw RunError(printable(path_.string()), "rename: " + errno_text());
+  }
+  temporary_.clear();
+  fsync_directory(path_.parent_path());
+}
+
+void write_atomically(const std::filesystem::path& path, std::string_view text) {
+  AtomicFile file(path);
+  file.write(text);
+  file.commit();
+}
+
+void fsync_directory(const std::filesystem::path& path) {
+  const std::string name = path.empty() ? "." : path.string();
+  const int fd = retry([&] { return ::open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
+  if (fd < 0) throw RunError(printable(name), errno_text());
+  // EINVAL: a file system that cannot sync directories has nothing to sync.
+  const bool failed = retry([&] { return ::fsync(fd); }) != 0 && errno != EINVAL;
+  const std::string why = errno_text();
+  ::close(fd);
+  if (failed) throw RunError(printable(name), "fsync: " + why);
+}
+
+}  // namespace dsv3

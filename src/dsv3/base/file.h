@@ -1,0 +1,65 @@
+#pragma once
+// Reading files from outside and writing files that are whole or absent.
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace dsv3 {
+
+// A regular file from outside, read with pread: a file that shrinks while it is read is an InputError, never
+// a SIGBUS. Opening anything but a regular file (FIFO, directory, device) throws InputError without blocking.
+class InputFile {
+ public:
+  explicit InputFile(const std::filesystem::path& path);
+  ~InputFile();
+  InputFile(InputFile&& other) noexcept;
+  InputFile& operator=(InputFile&& other) noexcept;
+
+  const std::string& path() const { return path_; }
+  uint64_t size() const { return size_; }
+  // Fills out from offset; throws InputError when the file ends before.
+  void read(std::span<std::byte> out, uint64_t offset) const;
+
+ private:
+  int fd_ = -1;
+  uint64_t size_ = 0;
+  std::string path_;
+};
+
+// The whole of a small text file; InputError when it is larger than max_bytes.
+std::string read_text(const std::filesystem::path& path, uint64_t max_bytes);
+
+// UsageError when a path that the user named does not exist. (A file missing inside a folder is an
+// InputError.)
+void require_exists(const std::filesystem::path& path);
+
+// Written beside its final name, fsynced and renamed by commit(); removed when destroyed before.
+class AtomicFile {
+ public:
+  explicit AtomicFile(std::filesystem::path path);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  // Appends. I/O failures (ENOSPC, EIO, a short write that makes no progress) throw RunError naming the path.
+  void write(std::span<const std::byte> bytes);
+  void write(std::string_view text) { write(std::as_bytes(std::span(text.data(), text.size()))); }
+  uint64_t size() const { return size_; }
+  void commit();
+
+ private:
+  std::filesystem::path path_, temporary_;
+  int fd_ = -1;
+  uint64_t size_ = 0;
+};
+
+// Writes text to path at once (AtomicFile of one piece).
+void write_atomically(const std::filesystem::path& path, std::string_view text);
+
+void fsync_directory(const std::filesystem::path& path);
+
+}  // namespace dsv3

@@ -1,0 +1,138 @@
+#include "dsv3/cli/command.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <new>
+
+#include "dsv3/base/error.h"
+#include "dsv3/base/trace.h"
+#include "dsv3/config/run_config.h"
+
+namespace dsv3 {
+namespace {
+
+void print_help(std::span<const Command> commands) {
+  size_t width = 0;
+  for (const Command& command : commands) width = std::max(width, std::strlen(command.name));
+  fmt::print("Trains DeepSeek-V3-family models.\n\nusage: dsv3 COMMAND [ARGS] [--section.key=value ...]\n\n");
+  for (const Command& command : commands) fmt::print("  {:{}}  {}\n", command.name, width, command.summary);
+  fmt::print(
+      "\n  COMMAND --help       a command's arguments\n  --version            the version\n"
+      "  --log-level LEVEL    error, warn, info or debug\n");
+}
+
+// Removes --log-level from args.
+void take_log_level(std::vector<std::string>& args) {
+  const std::vector<std::string> levels = {"error", "warn", "info", "debug"};
+  for (size_t i = 0; i < args.size(); ++i) {
+    if (args[i] != "--log-level" && !args[i].starts_with("--log-level=")) continue;
+    const bool apart = args[i] == "--log-level";
+    if (apart && i + 1 == args.size()) throw UsageError("--log-level", "needs a value");
+    const std::string level = apart ? args[i + 1] : args[i].substr(12);
+    if (std::find(levels.begin(), levels.end(), level) == levels.end()) {
+      throw UsageError("--log-level", printable(level) + ", expected error|warn|info|debug");
+    }
+    ::setenv("DSV3_LOG_LEVEL", level.c_str(), 1);
+    args.erase(args.begin() + i, args.begin() + i + (apart ? 2 : 1));
+    return;
+  }
+}
+
+extern "C" void leave_on_signal(int signal) { ::_exit(128 + signal); }
+
+void install_signals() {
+  for (const int signal : {SIGINT, SIGTERM}) {
+    struct sigaction action = {};
+    ::sigaction(signal, nullptr, &action);
+    if (action.sa_handler == SIG_IGN) continue;  // nohup, or a shell's background job
+    action = {};
+    action.sa_handler = leave_on_signal;
+    ::sigaction(signal, &action, nullptr);
+  }
+}
+
+int dispatch(std::vector<std::string> args, char** argv, std::span<const Command> commands) {
+  take_log_level(args);
+  if (args.empty() || args[0] == "--help" || args[0] == "-h" || args[0] == "help") {
+    print_help(commands);
+    return static_cast<int>(args.empty() ? ExitCode::usage : ExitCode::ok);
+  }
+  std::vector<std::string> names;
+  for (const Command& command : commands) {
+    names.emplace_back(command.name);
+    if (args[0] != command.name) continue;
+    if (!command.run) exec_engine(argv);
+    return command.run({args.begin() + 1, args.end()});
+  }
+  const bool flag = args[0].starts_with('-');
+  throw UsageError(printable(args[0]), flag ? "unknown flag, expected a command first" : "unknown command",
+                   flag ? "see dsv3 --help" : "did you mean " + nearest(args[0], names) + "?");
+}
+
+// Output that did not arrive is a failure, whatever the command thought.
+void flush_output() {
+  const bool failed = std::fflush(stdout) != 0 || std::ferror(stdout) != 0;
+  if (failed) throw RunError("standard output", std::strerror(errno));
+}
+
+int report(const std::string& line, ExitCode code) {
+  const char* level = std::getenv("DSV3_LOG_LEVEL");
+  fmt::print(stderr, "dsv3: error: {}\n", printable(line, 8192));
+  if (level && std::string_view(level) == "debug") fmt::print(stderr, "{}", last_error_trace());
+  return static_cast<int>(code);
+}
+
+}  // namespace
+
+int run_command(int argc, char** argv, std::span<const Command> commands) {
+  install_signals();
+  try {
+    const int code = dispatch({argv + std::min(argc, 1), argv + argc}, argv, commands);
+    flush_output();
+    return code;
+  } catch (const Error& error) {
+    return report(error.what(), error.code());
+  } catch (const std::bad_alloc&) {
+    return report("out of memory", ExitCode::failed);
+  } catch (const std::exception& error) {
+    return report(std::string("internal error: ") + error.what(), ExitCode::failed);
+  }
+}
+
+void exec_engine(char** argv) {
+  std::error_code error;
+  const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
+  const auto engine = self.parent_path().parent_path() / "libexec/dsv3/dsv3-engine";
+  ::execv(engine.c_str(), argv);
+  throw RunError(printable(engine.string(), 400), std::string("cannot be started: ") + std::strerror(errno),
+                 "build or install dsv3 again");
+}
+
+std::vector<std::string> take_run_flags(std::vector<std::string>& args) {
+  std::vector<std::string> flags, rest;
+  for (size_t i = 0; i < args.size(); ++i) {
+    const std::string& arg = args[i];
+    const size_t equals = arg.find('=');
+    const bool run_flag = arg.starts_with("--") && arg.substr(0, equals).find('.') != std::string::npos;
+    if (!run_flag) {
+      rest.push_back(arg);
+    } else if (equals != std::string::npos) {
+      flags.push_back(arg.substr(2));
+    } else if (i + 1 == args.size()) {
+      throw UsageError(printable(arg), "needs a value");
+    } else {
+      flags.push_back(arg.substr(2) + "=" + args[++i]);
+    }
+  }
+  args = std::move(rest);
+  return flags;
+}
+
+}  // namespace dsv3

@@ -1,0 +1,41 @@
+#pragma once
+// What the two programs share: choosing a command, turning errors into exit codes, signals, flags.
+
+#include <span>
+#include <string>
+#include <vector>
+
+namespace CLI {
+class App;
+}
+
+namespace dsv3 {
+
+struct Command {
+  const char* name;
+  const char* summary;
+  // Arguments after the name. Returns the exit code; may throw Error. nullptr: the engine runs it
+  // (exec_engine).
+  int (*run)(std::vector<std::string> args);
+};
+
+// Runs argv[1]. An exception becomes one line on stderr and its exit code; SIGINT ends the process with 130
+// and SIGTERM with 143 unless the command installs handlers of its own. Without a command or with --help: the
+// list of commands.
+// --log-level error|warn|info|debug may stand anywhere and lands in the environment as DSV3_LOG_LEVEL; debug
+// adds the call stack to an error.
+int run_command(int argc, char** argv, std::span<const Command> commands);
+
+// Replaces the process by libexec/dsv3/dsv3-engine beside this program's folder, with the same arguments.
+// RunError when that fails.
+[[noreturn]] void exec_engine(char** argv);
+
+// Takes "--section.key=value" and "--section.key value" out of args; returns them as "section.key=value",
+// which is what RunConfig::load wants. UsageError when the value is missing.
+std::vector<std::string> take_run_flags(std::vector<std::string>& args);
+
+// Parses args, which may not hold run flags. False: --help was asked for and is printed. UsageError names an
+// unknown flag and the nearest one, an unexpected or missing argument, and a flag that is given twice.
+bool parse_args(CLI::App& app, std::vector<std::string> args);
+
+}  // namespace dsv3

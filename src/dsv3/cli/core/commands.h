@@ -1,0 +1,12 @@
+#pragma once
+// The commands that need no engine, a file each. Arguments after the name; exit code; may throw Error.
+
+#include <string>
+#include <vector>
+
+namespace dsv3 {
+
+int config_command(std::vector<std::string> args);
+int prepare_command(std::vector<std::string> args);
+
+}  // namespace dsv3

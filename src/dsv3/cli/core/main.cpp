@@ -1,0 +1,27 @@
+// bin/dsv3: starts in milliseconds, runs what needs no tensors and execs the engine for the rest.
+#include <cstdio>
+#include <string_view>
+
+#include "dsv3/cli/command.h"
+#include "dsv3/cli/core/commands.h"
+
+namespace {
+
+constexpr dsv3::Command kCommands[] = {
+    {"prepare", "texts to token files", dsv3::prepare_command},
+    {"config", "a run's values and where they come from", dsv3::config_command},
+    {"train", "train a model", nullptr},
+    {"eval", "loss of a model on token files", nullptr},
+    {"generate", "continue a text", nullptr},
+    {"trace", "logits, losses, routing and gradients of a model, for comparisons", nullptr},
+    {"doctor", "what this machine offers, what is wrong with it and how to mend it", nullptr},
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc == 2 && std::string_view(argv[1]) == "--version") {
+    return std::puts("dsv3 " DSV3_VERSION) < 0 || std::fflush(stdout) != 0;
+  }
+  return dsv3::run_command(argc, argv, kCommands);
+}

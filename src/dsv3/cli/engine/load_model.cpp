@@ -1,0 +1,38 @@
+#include "dsv3/cli/engine/load_model.h"
+
+#include <fmt/format.h>
+
+#include "dsv3/base/error.h"
+#include "dsv3/convert/hf_folder.h"
+#include "dsv3/train/trainer.h"
+
+namespace dsv3 {
+
+std::filesystem::path model_folder(const std::filesystem::path& path) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(path, error))
+    throw UsageError("--model", printable(path.string(), 400) + ": no such folder");
+  if (std::filesystem::exists(path / "config.json", error)) return path;
+  if (std::filesystem::exists(path / "hf" / "config.json", error)) return path / "hf";
+  throw InputError(path.string(), "config.json", "is missing, here and in hf/",
+                   "name a Hugging Face folder or a finished run");
+}
+
+LoadedModel load_model(const std::filesystem::path& path, const std::vector<std::string>& flags) {
+  LoadedModel loaded;
+  loaded.folder = model_folder(path);
+  loaded.run = RunConfig::from_flags(flags, ModelConfig::load(loaded.folder));
+  const std::vector<int64_t> missing = HfReader(loaded.folder, loaded.run.model).missing_mtp();
+  if (!missing.empty()) {
+    fmt::print(stderr, "dsv3: warning: {}: the weights hold no MTP module of depth {}: left out\n",
+               loaded.folder.string(), missing.front());
+    loaded.run.model.num_nextn_predict_layers = missing.front() - 1;
+  }
+  set_determinism(loaded.run.train.deterministic);
+  loaded.model =
+      std::make_unique<Model>(loaded.run.model, Mesh::create(loaded.run.parallel), ExecOptions::from(loaded.run));
+  loaded.model->load(loaded.folder);
+  return loaded;
+}
+
+}  // namespace dsv3

@@ -1,0 +1,119 @@
+// dsv3 train: a run from its file.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+
+#include "dsv3/base/error.h"
+#include "dsv3/base/file.h"
+#include "dsv3/cli/command.h"
+#include "dsv3/cli/engine/commands.h"
+#include "dsv3/cli/engine/load_model.h"
+#include "dsv3/ops/device.h"
+#include "dsv3/train/trainer.h"
+
+namespace dsv3 {
+namespace {
+
+volatile std::sig_atomic_t g_signal = 0;
+void remember_signal(int signal) { g_signal = signal; }
+
+// Until checkpoints exist there is nothing to save: the first signal ends the run after its step, the second at once.
+void install_signal_handlers() {
+  struct sigaction action {};
+  action.sa_handler = remember_signal;
+  action.sa_flags = static_cast<int>(SA_RESETHAND);
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+}
+
+// The run folder: new or empty, so that nothing is overwritten.
+std::filesystem::path create_run_folder(const RunConfig& run) {
+  const std::filesystem::path out = run.train.out;
+  std::error_code error;
+  if (std::filesystem::exists(out, error) && !std::filesystem::is_empty(out, error))
+    throw UsageError("train.out", printable(out.string(), 400) + ": is not empty",
+                     "name another folder or remove it");
+  std::filesystem::create_directories(out, error);
+  if (error) throw RunError(out.string(), "cannot be created: " + error.message());
+  write_atomically(out / "run.toml", run.to_toml());
+  return out;
+}
+
+void initialise(Model& model, const RunConfig& run) {
+  model.initialise(run.train.seed);
+  if (run.model_init.empty()) return;
+  const std::filesystem::path folder = model_folder(run.model_init);
+  const std::vector<int64_t> missing = model.load(folder, run.mtp.init_missing);
+  fmt::print("weights from {}, fresh optimizer{}\n", folder.string(),
+             missing.empty() ? "" : fmt::format(", {} MTP modules initialised", missing.size()));
+}
+
+void check_supported(const RunConfig& run) {
+  if (run.train.device == "cuda" && num_cuda_devices() == 0)
+    throw UsageError("train.device", "'cuda', but no GPU is visible", "use cpu");
+  if (!run.checkpoint.resume.empty() || run.checkpoint.every > 0)
+    throw UsageError("checkpoint", "saving and resuming are not built yet", "remove the section");
+  if (run.metrics.tensorboard) throw UsageError("metrics.tensorboard", "is not built yet", "metrics.jsonl holds the values");
+  if (run.data.fim_rate > 0) throw UsageError("data.fim_rate", "is not built yet", "leave it at 0");
+}
+
+}  // namespace
+
+int train_command(std::vector<std::string> args) {
+  CLI::App app("Trains a model. Any key of the run file can be given as --section.key=value.", "train");
+  std::string file;
+  app.add_option("RUN.toml", file, "the run file")->required();
+  std::vector<std::string> flags = take_run_flags(args);
+  if (!parse_args(app, args)) return 0;
+  const RunConfig run = RunConfig::load(file, flags);
+  run.check_paths();
+  check_supported(run);
+  const Mesh mesh = Mesh::create(run.parallel);
+  set_determinism(run.train.deterministic);
+
+  const Loader loader(run);
+  std::optional<Loader> valid;
+  if (!run.data.valid.empty()) valid.emplace(run, /*valid=*/true);
+  Model model(run.model, mesh, ExecOptions::from(run));
+  initialise(model, run);
+  Optimizer optimizer(model, run.optim);
+  const std::filesystem::path out = create_run_folder(run);
+  MetricsFile metrics_file(out / "metrics.jsonl");
+
+  fmt::print("{:.1f}M parameters, {} sequences of {} a step, {}, run folder {}\n",
+             static_cast<double>(num_params(run.model, true)) / 1e6, run.train.global_batch, run.data.seq_len,
+             run.train.dtype, out.string());
+  Trainer trainer(run, model, optimizer, loader);
+  install_signal_handlers();
+  auto evaluate_now = [&] {
+    const EvalResult result = evaluate(model, *valid, run.train.micro_batch, run.eval.batches);
+    metrics_file.write(json_line(result, trainer.state().step, trainer.state().tokens));
+    fmt::print("{:>11} held-out loss {:.4f} over {} tokens\n", trainer.state().step, result.loss, result.targets);
+  };
+  double spent = 0;
+  while (!trainer.done() && g_signal == 0) {
+    const StepMetrics metrics = trainer.step();
+    spent += metrics.step_s;
+    const int64_t total = trainer.total_steps();
+    const double left = total > 0 ? spent / static_cast<double>(metrics.step) * static_cast<double>(total - metrics.step) : -1;
+    if (metrics.step % run.metrics.every == 0) {
+      if ((metrics.step / run.metrics.every - 1) % 20 == 0) fmt::print("{}\n", step_header());
+      fmt::print("{}\n", step_line(metrics, total, left));
+      std::fflush(stdout);
+    }
+    metrics_file.write(json_line(metrics));
+    if (valid && run.eval.every > 0 && metrics.step % run.eval.every == 0 && !trainer.done()) evaluate_now();
+  }
+  if (g_signal != 0) {
+    fmt::print(stderr, "dsv3: stopped after step {}; nothing was saved\n", trainer.state().step);
+    return g_signal == SIGINT ? 130 : 143;
+  }
+  if (valid) evaluate_now();
+  model.save_hf(out / "hf");
+  fmt::print("weights in {}\n", (out / "hf").string());
+  return 0;
+}
+
+}  // namespace dsv3

@@ -1,0 +1,153 @@
+#include "dsv3/convert/hf_weights.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "dsv3/base/error.h"
+#include "dsv3/convert/dtype.h"
+#include "dsv3/formats/hf_index.h"
+
+namespace dsv3 {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr const char* kSingle = "model.safetensors";
+constexpr const char* kIndex = "model.safetensors.index.json";
+constexpr size_t kPieceBytes = 1 << 20;
+
+bool is_inside(const fs::path& path, const fs::path& folder) {
+  return std::ranges::mismatch(folder, path).in1 == folder.end();
+}
+
+// The file itself, every link resolved: it must lie in the folder. In a Hugging Face cache,
+// snapshots/HASH/NAME is a link to blobs/HASH two levels up; those are the folder's own too.
+fs::path resolve(const fs::path& folder, const std::string& name) {
+  std::error_code error;
+  const fs::path root = fs::canonical(folder, error), path = folder / name;
+  const fs::path target = fs::canonical(path, error);
+  if (error) throw InputError(path.string(), "", "no such file", "the download may be incomplete");
+  const bool cache = root.parent_path().filename() == "snapshots" &&
+                     is_inside(target, root.parent_path().parent_path() / "blobs");
+  if (!is_inside(target, root) && !cache) {
+    throw InputError(path.string(), "", "is a link out of the folder", "put the file itself there");
+  }
+  return path;
+}
+
+bool is_there(const fs::path& path) {
+  std::error_code error;
+  return fs::exists(fs::symlink_status(path, error));
+}
+
+[[noreturn]] void throw_no_weights(const fs::path& folder) {
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("pytorch_model") && (name.ends_with(".bin") || name.ends_with(".bin.index.json"))) {
+      throw InputError(entry.path().string(), "", "is a pickle, only safetensors are read",
+                       "save the model again with safe_serialization=True");
+    }
+  }
+  throw InputError((folder / kSingle).string(), "", fmt::format("no such file, nor {}", kIndex));
+}
+
+void check_total_size(const HfIndex& index, const HfWeights& weights) {
+  if (!index.total_size) return;
+  uint64_t bytes = 0, elements = 0;
+  bool fp8 = false;
+  for (const auto& [name, tensor] : weights.tensors()) {
+    bytes += tensor.info->end - tensor.info->begin;
+    elements += static_cast<uint64_t>(tensor.info->numel());
+    fp8 |= tensor.info->dtype == DType::f8_e4m3;
+  }
+  // The released FP8 index counts two bytes an element, scales included.
+  if (*index.total_size == bytes || (fp8 && *index.total_size == 2 * elements)) return;
+  throw InputError(weights.file(), "metadata.total_size",
+                   fmt::format("{}, the tensors hold {} bytes", *index.total_size, bytes));
+}
+
+}  // namespace
+
+HfWeights::HfWeights(const fs::path& folder) {
+  require_exists(folder);
+  if (!fs::is_directory(folder)) throw UsageError(printable(folder.string(), 400), "is no folder");
+  if (is_there(folder / kSingle)) {
+    file_ = (folder / kSingle).string();
+    files_.emplace_back(resolve(folder, kSingle));
+    add(files_.front());
+  } else if (is_there(folder / kIndex)) {
+    file_ = (folder / kIndex).string();
+    open_shards(folder);
+  } else {
+    throw_no_weights(folder);
+  }
+}
+
+void HfWeights::open_shards(const fs::path& folder) {
+  const HfIndex index = read_hf_index(resolve(folder, kIndex));
+  files_.reserve(index.shards.size());
+  for (const std::string& shard : index.shards) {
+    files_.emplace_back(resolve(folder, shard));
+    add(files_.back());
+  }
+  for (const HfIndex::Entry& entry : index.entries) {
+    if (files_[entry.shard].find(entry.tensor) == nullptr) {
+      throw InputError(files_[entry.shard].path(), entry.tensor,
+                       fmt::format("is missing, {} lists it here", kIndex));
+    }
+  }
+  for (const auto& [name, tensor] : tensors_) {
+    if (!std::ranges::binary_search(index.entries, name, {}, &HfIndex::Entry::tensor)) {
+      throw InputError(tensor.file->path(), name, fmt::format("is not listed in {}", kIndex));
+    }
+  }
+  check_total_size(index, *this);
+}
+
+void HfWeights::add(const SafetensorsFile& file) {
+  for (const TensorInfo& info : file.tensors()) {
+    const auto [it, is_new] = tensors_.try_emplace(info.name, Tensor{&file, &info});
+    if (!is_new) {
+      throw InputError(file.path(), info.name,
+                       fmt::format("is in {} too", printable(it->second.file->path())));
+    }
+  }
+}
+
+const HfWeights::Tensor* HfWeights::find(std::string_view name) const {
+  const auto it = tensors_.find(name);
+  return it == tensors_.end() ? nullptr : &it->second;
+}
+
+namespace {
+
+template <class T>
+void read_pieces(const HfWeights::Tensor& tensor, int64_t begin, std::span<T> out) {
+  const auto& [file, info] = tensor;
+  if (!is_float(info->dtype)) {
+    throw InputError(file->path(), info->name,
+                     fmt::format("dtype {}, expected F64, F32, F16 or BF16", dtype_name(info->dtype)));
+  }
+  const auto size = static_cast<size_t>(dtype_size(info->dtype));
+  std::vector<std::byte> piece(std::min(out.size() * size, kPieceBytes));
+  auto offset = static_cast<uint64_t>(begin) * size;
+  while (!out.empty()) {
+    const size_t count = std::min(out.size(), kPieceBytes / size);
+    const std::span<std::byte> bytes(piece.data(), count * size);
+    file->read(*info, bytes, offset);
+    decode(info->dtype, bytes, out.first(count));
+    out = out.subspan(count);
+    offset += bytes.size();
+  }
+}
+
+}  // namespace
+
+void HfWeights::read(const Tensor& tensor, int64_t begin, std::span<float> out) const {
+  read_pieces(tensor, begin, out);
+}
+void HfWeights::read(const Tensor& tensor, int64_t begin, std::span<double> out) const {
+  read_pieces(tensor, begin, out);
+}
+
+}  // namespace dsv3

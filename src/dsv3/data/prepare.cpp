@@ -1,0 +1,195 @@
+#include "dsv3/data/prepare.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <string_view>
+
+#include "dsv3/base/error.h"
+#include "dsv3/base/file.h"
+#include "dsv3/base/json.h"
+#include "dsv3/data/indexed_dataset.h"
+#include "dsv3/data/tokenizer.h"
+
+namespace dsv3 {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kPieceBytes = 1 << 20;
+constexpr uint64_t kMaxDocumentBytes = 0x7fffffff - 1;  // .idx counts tokens, eos too, in int32
+
+bool is_later_format(const fs::path& path) {
+  const std::string extension = path.extension().string();
+  return extension == ".jsonl" || extension == ".gz" || extension == ".zst";
+}
+
+[[noreturn]] void refuse_later_format(const fs::path& path) {
+  throw UsageError(printable(path.string()), path.extension().string() + " is not supported yet",
+                   "give .txt files");
+}
+
+// Sorted .txt files anywhere below folder. Other files may lie beside them, but text in a format that we
+// shall read one day must not be left out in silence.
+std::vector<fs::path> list_folder(const fs::path& folder) {
+  std::vector<fs::path> files;
+  try {
+    for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder)) {
+      if (entry.is_directory()) continue;
+      if (is_later_format(entry.path())) refuse_later_format(entry.path());
+      if (entry.path().extension() == ".txt") files.push_back(entry.path());
+    }
+  } catch (const fs::filesystem_error& error) {
+    throw RunError(printable(folder.string()), error.code().message());
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+std::vector<fs::path> list_inputs(const std::vector<fs::path>& inputs) {
+  if (inputs.empty()) throw UsageError("prepare", "no input", "name .txt files or folders of them");
+  std::vector<fs::path> files;
+  for (const fs::path& input : inputs) {
+    require_exists(input);
+    if (fs::is_directory(input)) {
+      for (fs::path& file : list_folder(input)) files.push_back(std::move(file));
+      continue;
+    }
+    if (is_later_format(input)) refuse_later_format(input);
+    if (input.extension() != ".txt") {
+      throw UsageError(printable(input.string()), "is no .txt file and no folder",
+                       "rename it if it is plain text");
+    }
+    files.push_back(input);
+  }
+  return files;
+}
+
+void check_output(const std::vector<fs::path>& inputs, const std::vector<fs::path>& files,
+                  const fs::path& out) {
+  std::error_code ignored;
+  auto same = [&](const fs::path& a, const fs::path& b) {
+    return fs::weakly_canonical(a, ignored) == fs::weakly_canonical(b, ignored) ||
+           fs::equivalent(a, b, ignored);
+  };
+  auto check = [&](const fs::path& input, const fs::path& output) {
+    if (!same(input, output)) return;
+    throw UsageError("--out", fmt::format("{} is an input too", printable(output.string())),
+                     "give another prefix");
+  };
+  for (const fs::path& input : inputs) check(input, out);
+  for (const fs::path& file : files) {
+    for (const char* ending : {"", ".bin", ".idx", ".json"}) check(file, fs::path(out.string() + ending));
+  }
+}
+
+// One PREFIX while it is written.
+class Output {
+ public:
+  explicit Output(const fs::path& prefix) : writer_(prefix, ByteTokenizer::kVocab) { files_.prefix = prefix; }
+
+  // Bytes [begin, end) of file as a document; an empty range is none.
+  void add(const InputFile& file, uint64_t begin, uint64_t end) {
+    if (begin == end) return;
+    std::string piece;
+    for (uint64_t at = begin; at < end; at += piece.size()) {
+      piece.resize(std::min(kPieceBytes, end - at));
+      file.read(std::as_writable_bytes(std::span(piece)), at);
+      writer_.append(ByteTokenizer::encode(piece));
+    }
+    constexpr int32_t eos[] = {ByteTokenizer::kEos};
+    writer_.append(eos);
+    writer_.end_document();
+    files_.bytes += static_cast<int64_t>(end - begin);
+  }
+
+  bool empty() const { return writer_.num_documents() == 0; }
+
+  PreparedFiles finish() {
+    files_.documents = writer_.num_documents();
+    files_.tokens = writer_.num_tokens();
+    files_.longest_document = writer_.longest_document();
+    const fs::path json_path = files_.prefix.string() + ".json";
+    // Away before the data changes: no .json is better than one of other data.
+    std::error_code ignored;
+    fs::remove(json_path, ignored);
+    writer_.finish();
+    Json json;
+    json["tokenizer"] = ByteTokenizer::kName;
+    json["tokenizer_hash"] = ByteTokenizer::hash();
+    json["vocab_size"] = ByteTokenizer::kVocab;
+    json["eos_id"] = ByteTokenizer::kEos;
+    json["bytes"] = files_.bytes;
+    json["documents"] = files_.documents;
+    json["tokens"] = files_.tokens;
+    json["largest_id"] = writer_.largest_id();
+    write_atomically(json_path, json.dump(2) + "\n");
+    return files_;
+  }
+
+ private:
+  IndexedDatasetWriter writer_;
+  PreparedFiles files_;
+};
+
+}  // namespace
+
+PrepareSummary prepare(const PrepareOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  if (options.tokenizer != "byte") {
+    throw UsageError("--tokenizer",
+                     fmt::format("{}: only byte is supported yet", printable(options.tokenizer)));
+  }
+  if (!(options.valid_fraction >= 0 && options.valid_fraction < 1)) {
+    throw UsageError("--valid-fraction", fmt::format("{}, expected 0 to below 1", options.valid_fraction));
+  }
+  if (options.out.empty()) throw UsageError("--out", "is missing", "give the PREFIX to write");
+  const bool split = options.valid_fraction > 0;
+  const std::string prefix = options.out.string();
+  const std::vector<fs::path> outputs =
+      split ? std::vector<fs::path>{prefix + "_train", prefix + "_valid"} : std::vector<fs::path>{prefix};
+  const std::vector<fs::path> files = list_inputs(options.inputs);
+  for (const fs::path& output : outputs) check_output(options.inputs, files, output);
+  check_output(options.inputs, {}, options.out);
+
+  std::error_code failed;
+  if (options.out.has_parent_path()) fs::create_directories(options.out.parent_path(), failed);
+  if (failed) throw RunError(printable(options.out.parent_path().string()), failed.message());
+
+  PrepareSummary summary;
+  Output train(outputs.front());
+  std::optional<Output> valid;
+  if (split) valid.emplace(outputs.back());
+  for (const fs::path& path : files) {
+    const InputFile file(path);
+    if (file.size() == 0) ++summary.skipped_files;
+    if (file.size() > kMaxDocumentBytes) {
+      throw InputError(
+          file.path(), "size",
+          fmt::format("{} bytes, expected at most {} in a document", file.size(), kMaxDocumentBytes),
+          "cut it, for example with split -C 1G");
+    }
+    const auto held_out = static_cast<uint64_t>(static_cast<double>(file.size()) * options.valid_fraction);
+    train.add(file, 0, file.size() - held_out);
+    if (valid) valid->add(file, file.size() - held_out, file.size());
+  }
+
+  const std::string first = options.inputs.front().string();
+  if (train.empty()) {
+    throw InputError(first, "",
+                     files.empty() ? "no .txt file in it" : fmt::format("no text in {} files", files.size()));
+  }
+  if (valid && valid->empty()) {
+    throw InputError(first, "",
+                     fmt::format("no byte to hold out at --valid-fraction {}", options.valid_fraction),
+                     "a larger fraction or more text");
+  }
+  summary.train = train.finish();
+  if (valid) summary.valid = valid->finish();
+  summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return summary;
+}
+
+}  // namespace dsv3

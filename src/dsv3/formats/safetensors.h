@@ -1,0 +1,80 @@
+#pragma once
+// safetensors: an 8-byte little-endian header length, a JSON header, then the data.
+// Source: the format's README at huggingface/safetensors.
+//
+// Stricter than the format where leniency hides damage: tensors cover the data without holes, overlap or
+// trailing bytes; a tensor begins at a multiple of its element size within the data (the data itself may
+// begin anywhere: it is copied out, never mapped); names hold no control characters; at most 64 dims; nothing
+// but dtype, shape and data_offsets in an entry.
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "dsv3/base/file.h"
+
+namespace dsv3 {
+
+enum class DType : int { f64, f32, f16, bf16, f8_e4m3, i64, i32, i16, i8, u64, u32, u16, u8, boolean };
+const char* dtype_name(DType dtype);  // as in a safetensors header: "F64", "BF16", "F8_E4M3", "BOOL", …
+int64_t dtype_size(DType dtype);      // bytes
+
+struct TensorInfo {
+  std::string name;
+  DType dtype;
+  std::vector<int64_t> shape;
+  uint64_t begin = 0, end = 0;  // bytes in the data section
+  int64_t numel() const;
+};
+
+class SafetensorsFile {
+ public:
+  // Reads and checks the whole header, piece by piece: memory follows the tensors that it holds, not what it
+  // claims. InputError{file, tensor or byte, why}.
+  explicit SafetensorsFile(const std::filesystem::path& path);
+
+  const std::string& path() const { return file_.path(); }
+  const std::vector<TensorInfo>& tensors() const { return tensors_; }  // by data offset
+  const TensorInfo* find(std::string_view name) const;                 // nullptr when absent
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  // Bytes [offset, offset + out.size()) of a tensor.
+  void read(const TensorInfo& tensor, std::span<std::byte> out, uint64_t offset = 0) const;
+
+ private:
+  InputFile file_;
+  uint64_t data_begin_ = 0;
+  std::vector<TensorInfo> tensors_;
+  // By hash, then name: a million names sort fast, and no choice of names makes it slow.
+  struct NameKey {
+    size_t hash;
+    uint32_t tensor;  // into tensors_
+  };
+  std::vector<NameKey> by_name_;
+  std::map<std::string, std::string> metadata_;
+};
+
+// Writes tensors in the order of declaration, streaming; whole or absent. Larger dtypes go first: an entry
+// that would begin misaligned is a std::logic_error.
+class SafetensorsWriter {
+ public:
+  struct Entry {
+    std::string name;
+    DType dtype;
+    std::vector<int64_t> shape;
+  };
+  SafetensorsWriter(const std::filesystem::path& path, const std::vector<Entry>& entries,
+                    const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
+  void write(
+      std::span<const std::byte> bytes);  // the data of the entries, one after the other, in any pieces
+  void finish();                          // throws std::logic_error when bytes are missing or too many
+
+ private:
+  AtomicFile file_;
+  uint64_t expected_ = 0, written_ = 0;
+};
+
+}  // namespace dsv3

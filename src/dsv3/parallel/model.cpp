@@ -1,0 +1,135 @@
+#include "dsv3/parallel/model.h"
+
+#include <fnmatch.h>
+
+#include <charconv>
+
+#include "dsv3/base/error.h"
+#include "dsv3/ops/torch_pch.h"
+#include "dsv3/parallel/step.h"
+
+namespace dsv3 {
+namespace {
+
+template <class T>
+T choose(const char* key, const std::string& value, std::initializer_list<std::pair<const char*, T>> choices) {
+  for (const auto& [name, result] : choices)
+    if (value == name) return result;
+  throw UsageError(key, "unknown value '" + printable(value) + "'");
+}
+
+bool matches(const std::vector<std::string>& globs, const std::string& name) {
+  return std::any_of(globs.begin(), globs.end(),
+                     [&](const std::string& glob) { return fnmatch(glob.c_str(), name.c_str(), 0) == 0; });
+}
+
+}  // namespace
+
+ExecOptions ExecOptions::from(const RunConfig& run) {
+  ExecOptions exec;
+  exec.ops = OpsOptions::parse(run.ops.backend, run.ops.grouped, run.ops.attention);
+  exec.dtype = choose<at::ScalarType>("train.dtype", run.train.dtype,
+                                      {{"bf16", at::kBFloat16}, {"fp32", at::kFloat}, {"fp64", at::kDouble}});
+  exec.device = choose<at::DeviceType>("train.device", run.train.device, {{"cpu", at::kCPU}, {"cuda", at::kCUDA}});
+  const std::string& recompute = run.parallel.recompute;
+  if (recompute.starts_with("every:")) {
+    exec.recompute = Recompute::block;
+    const char* first = recompute.data() + 6;
+    const char* last = recompute.data() + recompute.size();
+    auto [end, error] = std::from_chars(first, last, exec.recompute_every);
+    if (error != std::errc() || end != last || exec.recompute_every < 1)
+      throw UsageError("parallel.recompute", "'" + printable(recompute) + "' is not every:N with N of 1 or more");
+  } else {
+    exec.recompute = choose<Recompute>("parallel.recompute", recompute,
+                                       {{"none", Recompute::none},
+                                        {"block", Recompute::block},
+                                        {"attention", Recompute::attention},
+                                        {"moe", Recompute::moe}});
+  }
+  exec.reshard = choose<Reshard>("parallel.reshard", run.parallel.reshard,
+                                 {{"after_forward", Reshard::after_forward},
+                                  {"after_backward", Reshard::after_backward},
+                                  {"never", Reshard::never}});
+  exec.balance.kind = choose<BalanceKind>("balance.loss", run.balance.loss,
+                                          {{"none", BalanceKind::none},
+                                           {"batch", BalanceKind::batch},
+                                           {"sequence", BalanceKind::sequence}});
+  exec.balance.indicator = choose<BalanceIndicator>(
+      "balance.indicator", run.balance.indicator,
+      {{"unbiased", BalanceIndicator::unbiased}, {"selected", BalanceIndicator::selected}});
+  exec.balance.alpha = run.balance.alpha;
+  exec.mtp_pre_norm = choose<bool>("mtp.hidden", run.mtp.hidden, {{"post_norm", false}, {"pre_norm", true}});
+  exec.freeze = run.optim.freeze;
+  exec.deterministic = run.train.deterministic;
+  return exec;
+}
+
+Model::Model(const ModelConfig& config, const Mesh&, const ExecOptions& exec)
+    : exec_(exec), table_(param_table(config)) {
+  shared_.config = config;
+  shared_.ops = exec.ops;
+  shared_.balance = exec.balance;
+  shared_.attention = {.nope = config.qk_nope_head_dim,
+                       .rope = config.qk_rope_head_dim,
+                       .v = config.v_head_dim,
+                       .scale = attention_scale(config)};
+  shared_.router = {.top_k = config.num_experts_per_tok,
+                    .groups = config.n_group,
+                    .kept_groups = config.topk_group,
+                    .scale = config.routed_scaling_factor,
+                    .normalise = config.norm_topk_prob};
+  shared_.dispatch = local_dispatch(config.n_routed_experts);
+
+  const FlatUnitOptions options{.compute_dtype = exec.dtype,
+                                .device = exec.device,
+                                .frozen = [&](const std::string& name) { return matches(exec.freeze, name); }};
+  units_.resize(static_cast<size_t>(table_.num_units));
+  flat_of_unit_.resize(units_.size());
+  for (int unit = 0; unit < table_.num_units; ++unit) {
+    for (ParamGroup group : {ParamGroup::dense, ParamGroup::expert}) {
+      std::vector<const ParamSpec*> specs;
+      for (const ParamSpec& spec : table_.params)
+        if (spec.unit == unit && spec.group == group && spec.trainable) specs.push_back(&spec);
+      if (specs.empty()) continue;
+      flat_units_.push_back(std::make_unique<FlatUnit>(specs, options));
+      FlatUnit* flat = flat_units_.back().get();
+      flat_of_unit_[unit].push_back(flat);
+      for (FlatUnit::Slot& slot : flat->slots()) units_[unit].set(slot.spec->role, &slot.param);
+    }
+  }
+  const auto bias = at::TensorOptions().device(exec.device).dtype(at_least_fp32(exec.dtype));
+  for (int64_t layer = 0; layer < config.num_hidden_layers + config.num_nextn_predict_layers; ++layer)
+    if (config.is_moe(layer))
+      router_states_.push_back({.layer = layer,
+                                .bias_E = at::zeros({config.n_routed_experts}, bias),
+                                .count_E = at::zeros({config.n_routed_experts}, bias.dtype(at::kLong))});
+}
+
+Model::~Model() = default;
+
+std::vector<FlatUnit*> Model::flat_units_of(int unit) const { return flat_of_unit_[static_cast<size_t>(unit)]; }
+
+RouterState* Model::router_state(int64_t layer) {
+  for (RouterState& state : router_states_)
+    if (state.layer == layer) return &state;
+  return nullptr;
+}
+
+Param& Model::head() const {
+  return shared_.config.tie_word_embeddings ? units_[0][Role::embed_tokens]
+                                            : units_[static_cast<size_t>(table_.head_unit())][Role::lm_head];
+}
+
+PassContext Model::pass_context(const MicroBatch& micro) const {
+  at::NoGradGuard no_grad;
+  PassContext pass;
+  pass.shared = &shared_;
+  const int64_t S = micro.tokens_BS.size(1);
+  const at::Tensor positions =
+      micro.positions_BS.defined() ? micro.positions_BS : at::arange(S, micro.tokens_BS.options()).unsqueeze(0);
+  pass.rope = rope_tables(shared_.config, positions, at_least_fp32(exec_.dtype));
+  pass.mask = AttentionMask::create(micro.padding_BS, micro.documents_BS);
+  return pass;
+}
+
+}  // namespace dsv3

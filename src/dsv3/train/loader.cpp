@@ -1,0 +1,42 @@
+#include "dsv3/train/loader.h"
+
+#include "dsv3/ops/torch_pch.h"
+
+namespace dsv3 {
+
+Loader::Loader(const RunConfig& run, bool valid)
+    : stream_(valid ? run.data.valid : run.data.train, run.data.seq_len, run.data.seed, run.data.shuffle && !valid,
+              run.model.vocab_size),
+      micro_batch_(run.train.micro_batch),
+      document_mask_(run.data.mask == "document") {}
+
+MicroBatch Loader::micro_batch(int64_t cursor, int64_t sequences) const {
+  const int64_t S = stream_.seq_len();
+  // [sequences, S + 1]: the last token of a sample is a target only.
+  at::Tensor ids = at::empty({sequences, S + 1}, at::kLong);
+  at::Tensor documents = document_mask_ ? at::empty_like(ids) : at::Tensor();
+  for (int64_t row = 0; row < sequences; ++row) {
+    const size_t length = static_cast<size_t>(S + 1);
+    std::span<int64_t> row_documents;
+    if (document_mask_) row_documents = {documents[row].mutable_data_ptr<int64_t>(), length};
+    stream_.read(cursor + row, {ids[row].mutable_data_ptr<int64_t>(), length}, row_documents);
+  }
+  MicroBatch micro;
+  micro.tokens_BS = ids.narrow(1, 0, S).contiguous();
+  micro.targets_BS = ids.narrow(1, 1, S).contiguous();
+  if (document_mask_) {
+    micro.documents_BS = documents.narrow(1, 0, S).contiguous();
+    micro.targets_BS.masked_fill_(documents.narrow(1, 1, S).ne(micro.documents_BS), kIgnoredTarget);
+  }
+  return micro;
+}
+
+Batch Loader::at(int64_t cursor, int64_t sequences) const {
+  Batch batch;
+  batch.first_sample = cursor;
+  for (int64_t begin = 0; begin < sequences; begin += micro_batch_)
+    batch.micro.push_back(micro_batch(cursor + begin, std::min(micro_batch_, sequences - begin)));
+  return batch;
+}
+
+}  // namespace dsv3

@@ -1,0 +1,51 @@
+#pragma once
+// What a step reports: a line of metrics.jsonl and a line for a person.
+
+#include <cstdio>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "dsv3/config/run_config.h"
+#include "dsv3/train/evaluate.h"
+
+namespace dsv3 {
+
+struct StepMetrics {
+  int64_t step = 0;    // from 1
+  int64_t tokens = 0;  // input positions without padding, cumulative
+  double loss = 0, lm_loss = 0, mtp_loss = 0, balance_loss = 0;
+  double lr = 0, grad_norm = 0;
+  double step_s = 0, data_s = 0;
+  int64_t step_tokens = 0;
+  int64_t mem_bytes = 0;  // peak resident memory of the process
+  std::vector<LayerLoad> load;
+  int64_t skipped = 0;    // cumulative
+};
+
+// One JSON object; numbers with 17 significant digits, non-finite ones null, so that runs compare bit for bit.
+std::string json_line(const StepMetrics& metrics);
+std::string json_line(const EvalResult& eval, int64_t step, int64_t tokens);
+
+// The aligned line that a person reads; remaining_s < 0: unknown. colour only on a terminal.
+std::string step_line(const StepMetrics& metrics, int64_t total_steps, double remaining_s);
+std::string step_header();
+
+// metrics.jsonl of a run folder: appended and flushed line by line.
+class MetricsFile {
+ public:
+  explicit MetricsFile(const std::filesystem::path& path);
+  ~MetricsFile();
+  MetricsFile(const MetricsFile&) = delete;
+  MetricsFile& operator=(const MetricsFile&) = delete;
+  void write(const std::string& line);
+
+ private:
+  std::FILE* file_;
+  std::string path_;
+};
+
+// Of this process, from /proc/self/status: "VmHWM:" (the peak) or "VmRSS:".
+int64_t memory_bytes(const char* field);
+
+}  // namespace dsv3

@@ -1,0 +1,91 @@
+#include "dsv3/train/trainer.h"
+
+#include <chrono>
+#include <cmath>
+
+#include "dsv3/base/error.h"
+#include "dsv3/ops/torch_pch.h"
+#include "dsv3/optim/schedule.h"
+
+namespace dsv3 {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+}  // namespace
+
+void set_determinism(bool deterministic) {
+  at::globalContext().setDeterministicAlgorithms(deterministic, /*warn_only=*/false);
+  // Filling every fresh tensor would cost a pass over memory; no operator here reads what it has not written.
+  at::globalContext().setDeterministicFillUninitializedMemory(false);
+}
+
+bool Trainer::done() const {
+  return run_.train.steps > 0 ? state_.step >= run_.train.steps : state_.tokens >= run_.train.tokens;
+}
+
+int64_t Trainer::total_steps() const {
+  if (run_.train.steps > 0) return run_.train.steps;
+  if (!run_.schedule.batch.points.empty()) return 0;
+  const int64_t step_tokens = run_.train.global_batch * run_.data.seq_len;
+  return (run_.train.tokens + step_tokens - 1) / step_tokens;
+}
+
+StepMetrics Trainer::step() {
+  const auto start = Clock::now();
+  auto now = [&](const Schedule& schedule, double constant) {
+    return schedule_value(schedule, constant, state_.tokens, state_.step);
+  };
+  const auto sequences = static_cast<int64_t>(
+      std::llround(now(run_.schedule.batch, static_cast<double>(run_.train.global_batch))));
+  const LossOptions loss_options{.mtp_lambda = now(run_.schedule.lambda, run_.mtp.lambda),
+                                 .mtp_count_main = run_.mtp.count == "main"};
+  StepMetrics metrics;
+  metrics.lr = learning_rate(run_, state_.tokens, state_.step + 1);
+  const double gamma = now(run_.schedule.gamma, run_.balance.gamma);
+
+  const Batch batch = loader_.at(state_.cursor, sequences);
+  metrics.data_s = seconds_since(start);
+
+  Step step = model_.begin_step(batch);
+  double lm = 0, mtp = 0, weighted_mtp = 0, balance = 0;
+  for (const MicroBatch& micro : batch.micro) {
+    Output output = step.forward(micro);
+    const Losses losses = standard_loss(output, step.counts(), loss_options);
+    losses.total.backward();
+    lm += losses.lm.item<double>();
+    const double depths = static_cast<double>(losses.mtp.size());
+    for (const at::Tensor& loss : losses.mtp) {
+      mtp += loss.item<double>() / depths;
+      weighted_mtp += loss.item<double>() * (loss_options.mtp_lambda / depths);
+    }
+    balance += output.balance_loss.item<double>();
+    step.backward(std::move(output));
+  }
+  const double loss = lm + weighted_mtp + balance;
+  const StepInfo info = optimizer_.step(step.finish(), metrics.lr, gamma, std::isfinite(loss));
+
+  state_.step += 1;
+  state_.tokens += step.counts().tokens;
+  state_.cursor += sequences;
+  state_.skipped += info.skipped ? 1 : 0;
+  state_.bad_in_a_row = info.skipped ? state_.bad_in_a_row + 1 : 0;
+
+  metrics.step = state_.step;
+  metrics.tokens = state_.tokens;
+  metrics.loss = loss;
+  metrics.lm_loss = lm;
+  metrics.mtp_loss = mtp;
+  metrics.balance_loss = balance;
+  metrics.grad_norm = info.grad_norm;
+  metrics.step_tokens = step.counts().tokens;
+  metrics.skipped = state_.skipped;
+  metrics.mem_bytes = memory_bytes("VmHWM:");
+  for (RouterState& state : model_.router_states())
+    metrics.load.push_back(load_of(state.layer, state.count_E, state.bias_E));
+  metrics.step_s = seconds_since(start);
+  return metrics;
+}
+
+}  // namespace dsv3

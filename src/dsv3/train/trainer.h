@@ -1,0 +1,45 @@
+#pragma once
+// The training loop: uses nothing that a library user could not.
+
+#include <functional>
+
+#include "dsv3/optim/optimizer.h"
+#include "dsv3/train/loader.h"
+#include "dsv3/train/metrics.h"
+
+namespace dsv3 {
+
+// Where a run stands; what a checkpoint will hold beside weights and moments.
+struct TrainState {
+  int64_t step = 0;     // steps begun, skipped ones too
+  int64_t tokens = 0;   // input positions without padding
+  int64_t cursor = 0;   // samples of the training stream consumed
+  int64_t skipped = 0;  // steps without an update
+  int64_t bad_in_a_row = 0;
+};
+
+class Trainer {
+ public:
+  Trainer(const RunConfig& run, Model& model, Optimizer& optimizer, const Loader& loader)
+      : run_(run), model_(model), optimizer_(optimizer), loader_(loader) {}
+
+  // One optimizer step on the next samples. Error with code bad_steps after train.max_bad_steps non-finite steps in a
+  // row.
+  StepMetrics step();
+  bool done() const;
+  // Steps of the whole run where that is known before it ends, else 0.
+  int64_t total_steps() const;
+  const TrainState& state() const { return state_; }
+
+ private:
+  const RunConfig& run_;
+  Model& model_;
+  Optimizer& optimizer_;
+  const Loader& loader_;
+  TrainState state_;
+};
+
+// Sets threads' determinism as [train] asks for; once, before the first tensor.
+void set_determinism(bool deterministic);
+
+}  // namespace dsv3

@@ -1,0 +1,114 @@
+#include "dsv3/base/file.h"
+
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include <csignal>
+
+#include "support/files.h"
+
+namespace dsv3 {
+namespace {
+
+using test::expect_error;
+using test::expect_input_error;
+using test::TempDir;
+using test::write_file;
+
+size_t count_files(const std::filesystem::path& folder) {
+  return static_cast<size_t>(std::distance(std::filesystem::directory_iterator(folder), {}));
+}
+
+TEST(InputFile, ReadsAnyRange) {
+  TempDir dir;
+  const InputFile file(write_file(dir / "a", "0123456789"));
+  EXPECT_EQ(file.size(), 10u);
+  char out[4];
+  file.read(std::as_writable_bytes(std::span(out)), 6);
+  EXPECT_EQ(std::string_view(out, 4), "6789");
+  expect_input_error({"/a: byte 7: 4 bytes wanted, the file ends at 10"},
+                     [&] { file.read(std::as_writable_bytes(std::span(out)), 7); });
+  expect_input_error({"byte 18446744073709551615"},
+                     [&] { file.read(std::as_writable_bytes(std::span(out)), ~0ull); });
+}
+
+TEST(InputFile, ShrunkenFileIsAnErrorNotASignal) {
+  TempDir dir;
+  const auto path = write_file(dir / "a", std::string(9000, 'x'));
+  const InputFile file(path);
+  std::filesystem::resize_file(path, 4096);
+  std::string out(9000, ' ');
+  expect_input_error({"/a: byte 4096", "shrank"},
+                     [&] { file.read(std::as_writable_bytes(std::span(out.data(), out.size())), 0); });
+}
+
+TEST(InputFile, OnlyRegularFilesAreOpenedAndNothingBlocks) {
+  TempDir dir;
+  ASSERT_EQ(::mkfifo((dir / "fifo").c_str(), 0600), 0);
+  expect_input_error({"/fifo: is a FIFO"}, [&] { InputFile file(dir / "fifo"); });
+  expect_input_error({"is a directory"}, [&] { InputFile file(dir.path()); });
+  expect_input_error({"/dev/zero: is a device"}, [] { InputFile file("/dev/zero"); });
+  expect_input_error({"/none: no such file"}, [&] { InputFile file(dir / "none"); });
+  expect_input_error({"NUL"}, [&] { InputFile file(dir / std::string_view("a\0b", 3)); });
+}
+
+TEST(InputFile, MovesItsDescriptor) {
+  TempDir dir;
+  InputFile a(write_file(dir / "a", "aa")), b(write_file(dir / "b", "bb"));
+  a = std::move(b);
+  InputFile c(std::move(a));
+  char out[2];
+  c.read(std::as_writable_bytes(std::span(out)), 0);
+  EXPECT_EQ(std::string_view(out, 2), "bb");
+  EXPECT_EQ(c.path(), (dir / "b").string());
+}
+
+TEST(ReadText, RefusesLargerThanAllowed) {
+  TempDir dir;
+  write_file(dir / "a", "12345");
+  EXPECT_EQ(read_text(dir / "a", 5), "12345");
+  expect_input_error({"/a: 5 bytes, at most 4"}, [&] { read_text(dir / "a", 4); });
+}
+
+TEST(RequireExists, MissingPathIsUsage) {
+  TempDir dir;
+  require_exists(dir.path());
+  expect_error(ExitCode::usage, {"/none: no such file"}, [&] { require_exists(dir / "none"); });
+}
+
+TEST(AtomicFile, AppearsOnCommitAndReplaces) {
+  TempDir dir;
+  write_file(dir / "a", "old");
+  AtomicFile file(dir / "a");
+  file.write("ne");
+  file.write("w");
+  EXPECT_EQ(file.size(), 3u);
+  EXPECT_EQ(read_text(dir / "a", 100), "old");
+  file.commit();
+  EXPECT_EQ(read_text(dir / "a", 100), "new");
+  EXPECT_EQ(count_files(dir.path()), 1u);
+}
+
+TEST(AtomicFile, LeavesNothingWithoutCommit) {
+  TempDir dir;
+  { AtomicFile(dir / "a").write("half"); }
+  EXPECT_EQ(count_files(dir.path()), 0u);
+}
+
+TEST(AtomicFile, FullDiskIsARunErrorThatNamesThePath) {
+  TempDir dir;
+  rlimit before{};
+  ::getrlimit(RLIMIT_FSIZE, &before);
+  const rlimit small{4096, before.rlim_max};
+  auto* handler = std::signal(SIGXFSZ, SIG_IGN);
+  ::setrlimit(RLIMIT_FSIZE, &small);
+  expect_error(ExitCode::failed, {"/a: writing: "},
+               [&] { write_atomically(dir / "a", std::string(10000, 'x')); });
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, handler);
+  EXPECT_EQ(count_files(dir.path()), 0u);
+  expect_error(ExitCode::failed, {"/none/a: cannot be written"}, [&] { AtomicFile file(dir / "none/a"); });
+}
+
+}  // namespace
+}  // namespace dsv3

@@ -1,0 +1,93 @@
+"""Trains bench-108m with dsv3 and transformers (eager, grouped_mm experts), a step each in turn; prints medians.
+
+  bench.py [--engine PATH] [--dtypes fp32,bf16] [--steps N] [--warmup N] [--json]
+
+One run on one machine: compare the ratios, not the seconds. Exit code 1 when dsv3 is slower than the better peer or
+its peak memory is above that peer's.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ENGINE = HERE.parents[1] / "build" / "release" / "libexec" / "dsv3" / "dsv3-engine"
+
+
+class Program:
+    """A program that trains a step for each line "go" and answers with lines of JSON."""
+
+    def __init__(self, name, command):
+        self.name, self.seconds = name, []
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.tokens = self.answer()["tokens_per_step"]
+
+    def answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"bench: {self.name} ended with code {self.process.wait()}, expected a line of JSON")
+        return json.loads(line)
+
+    def step(self):
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        self.seconds.append(self.answer()["seconds"])
+
+    def finish(self):
+        self.process.stdin.close()
+        self.memory = self.answer()
+        self.process.wait()
+
+
+def measure(dtype, arguments):
+    peer = [sys.executable, str(HERE / "bench_peer.py"), "--dtype", dtype, "--experts"]
+    programs = [Program("dsv3", [arguments.engine, "bench-steps", "--dtype", dtype])]
+    programs += [Program(f"transformers {experts}", [*peer, experts]) for experts in ("eager", "grouped_mm")]
+    for _ in range(arguments.warmup + arguments.steps):
+        for program in programs:
+            program.step()
+    rows = []
+    for program in programs:
+        program.finish()
+        seconds = statistics.median(program.seconds[arguments.warmup :])
+        rows.append({"program": program.name, "dtype": dtype, "seconds": seconds, "fastest_s": min(program.seconds),
+                     "tokens_per_s": program.tokens / seconds, **program.memory})
+    best = min(rows[1:], key=lambda row: row["seconds"])
+    for row in rows:
+        row["speed_of_dsv3"] = row["seconds"] / rows[0]["seconds"]
+        row["memory_of_dsv3"] = rows[0]["peak_bytes"] / row["peak_bytes"]
+    return rows, best["speed_of_dsv3"] >= 1 and best["memory_of_dsv3"] <= 1
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", default=str(ENGINE))
+    parser.add_argument("--dtypes", default="fp32,bf16")
+    parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--json", action="store_true", help="a line of JSON a program instead of the table")
+    arguments = parser.parse_args()
+    if not Path(arguments.engine).exists():
+        raise SystemExit(f"bench: {arguments.engine}: not there, expected dsv3's engine (make build)")
+    met = True
+    if not arguments.json:
+        print(f"{'':24} {'dtype':5} {'s/step':>8} {'tok/s':>8} {'peak GB':>8} {'warm GB':>8} "
+              f"{'dsv3 speed':>11} {'dsv3 memory':>12}")
+    for dtype in arguments.dtypes.split(","):
+        rows, good = measure(dtype, arguments)
+        met = met and good
+        for row in rows:
+            if arguments.json:
+                print(json.dumps(row), flush=True)
+                continue
+            print(f"{row['program']:24} {dtype:5} {row['seconds']:8.2f} {row['tokens_per_s']:8.0f} "
+                  f"{row['peak_bytes'] / 1e9:8.2f} {row['rss_bytes'] / 1e9:8.2f} {row['speed_of_dsv3']:10.2f}x "
+                  f"{row['memory_of_dsv3']:11.2f}x", flush=True)
+    sys.exit(0 if met else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Compares dsv3 with transformers, live.
+
+  run.py [--dsv3 PATH] [--seed N]     goldens made anew; dsv3 trace on every golden and on a random configuration; a
+                                      folder that dsv3 train exported, read by from_pretrained
+  run.py [--dsv3 PATH] NAME...        dsv3 trace on these goldens alone
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE.parent / "golden"))
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+import make
+import numpy as np
+import torch
+from cases import BASE, CASES
+from reference import load
+from safetensors.torch import load_file
+from transformers.utils import logging
+
+LIMIT = {"fp64": 1e-11, "fp32": 1e-5}
+BATCH = ("tokens", "mask", "labels", "documents")
+
+
+def trace(dsv3, folder, out, dtype, flags=()):
+    """dsv3 trace --grads of a golden folder's batch, as tensors by name."""
+    command = [dsv3, "trace", "--model", folder, "--dtype", dtype, "--grads", "--out", out]
+    for name in BATCH:
+        if (folder / f"{name}.npy").exists():
+            command += [f"--{name}", folder / f"{name}.npy"]
+    subprocess.run([*map(str, command), *flags], check=True)
+    return load_file(out)
+
+
+def differences(folder, ours, dtype):
+    """What differs from expected.safetensors, one line a tensor; positions that mean nothing are left out."""
+    expected = load_file(folder / "expected.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    mask = folder / "mask.npy"
+    alive = torch.from_numpy(np.load(mask)).bool() if mask.exists() else torch.ones(expected["logits"].shape[:2]).bool()
+    alive_at = {f"mtp.{k}.": expected[f"mtp.{k}.alive"].bool() for k in range(1, 4) if f"mtp.{k}.alive" in expected}
+    alive_at |= {f"router.{config['num_hidden_layers'] + k}.": a for k, a in enumerate(list(alive_at.values()))}
+    total = sum(t.square().sum() for n, t in expected.items() if n.startswith("grad.")) ** 0.5
+    for name, right in expected.items():
+        if name.endswith(".alive"):
+            continue
+        if name not in ours:
+            yield f"{name}: missing"
+            continue
+        left = ours[name]
+        if left.shape != right.shape:
+            yield f"{name}: shape {list(left.shape)}, expected {list(right.shape)}"
+            continue
+        if right.shape[:2] == alive.shape and not name.startswith("grad."):
+            here = next((a for prefix, a in alive_at.items() if name.startswith(prefix)), alive)
+            left, right = left[here], right[here]
+        if right.dtype == torch.int64:
+            if not torch.equal(left, right):
+                yield f"{name}: differs"
+            continue
+        error = ((left.double() - right).norm() / max(right.norm(), 1e-6 * total)).item()
+        if not error <= LIMIT[dtype]:
+            yield f"{name}: relative error {error:.3g}, expected at most {LIMIT[dtype]}"
+    yield from (f"{name}: a gradient that transformers does not have" for name in ours
+                if name.startswith("grad.") and name not in expected)
+
+
+def check(dsv3, folder, name):
+    flags = json.loads((folder / "meta.json").read_text())["flags"]
+    failed = False
+    for dtype in LIMIT:
+        with tempfile.TemporaryDirectory() as aside:
+            ours = trace(dsv3, folder, Path(aside) / "trace.safetensors", dtype, flags)
+            found = list(differences(folder, ours, dtype))
+        failed |= bool(found)
+        print(f"trace {name} {dtype}: {'equal' if not found else f'{len(found)} tensors differ'}", flush=True)
+        print("".join(f"  {line}\n" for line in found[:10]), end="")
+    return not failed
+
+
+def random_case(seed):
+    """A configuration of random sizes, in the form of cases.py."""
+    pick = np.random.Generator(np.random.PCG64(seed))
+    groups = int(pick.choice([1, 2, 4]))
+    kept = int(pick.integers(1, groups + 1))
+    heads, dense, layers = int(pick.integers(1, 5)), int(pick.integers(0, 3)), int(pick.integers(2, 5))
+    depth = int(pick.integers(0, 3))
+    config = {
+        **BASE, "vocab_size": int(pick.integers(50, 200)), "hidden_size": 8 * int(pick.integers(3, 10)),
+        "num_hidden_layers": layers, "first_k_dense_replace": dense, "num_attention_heads": heads,
+        "num_key_value_heads": heads, "q_lora_rank": [None, 20][int(pick.integers(2))],
+        "kv_lora_rank": int(pick.integers(5, 30)), "qk_nope_head_dim": int(pick.integers(3, 20)),
+        "qk_rope_head_dim": 2 * int(pick.integers(1, 8)), "v_head_dim": int(pick.integers(3, 24)),
+        "n_group": groups, "topk_group": kept, "n_routed_experts": 8 * groups,
+        "num_experts_per_tok": int(pick.integers(1, 6)),
+        "moe_intermediate_size": int(pick.integers(3, 20)), "intermediate_size": int(pick.integers(10, 60)),
+        "n_shared_experts": int(pick.integers(1, 3)), "num_nextn_predict_layers": depth,
+    }
+    switches = {"balance": "sequence", "alpha": 0.1, "indicator": str(pick.choice(["unbiased", "selected"]))}
+    batch = {"right": [0, 3], "pad": 1}
+    return {"about": f"random, seed {seed}", "config": config, "switches": switches, "batch": batch}
+
+
+def check_export(dsv3, aside):
+    """A folder written by dsv3 train loads in transformers without a word and gives dsv3's own logits."""
+    run = ROOT / "tests" / "golden" / "trajectory" / "run.toml"
+    subprocess.run([dsv3, "train", run, "--train.steps=3", f"--train.out={aside}/run"], check=True)
+    folder = aside / "run" / "hf"
+    np.save(folder / "tokens.npy", np.arange(32, dtype=np.int64).reshape(2, 16))
+    ours = trace(dsv3, folder, aside / "trace.safetensors", "fp32")["logits"]
+    with torch.no_grad():
+        theirs = load(folder, torch.float32).model(torch.arange(32).reshape(2, 16)).logits
+    error = ((ours - theirs).norm() / theirs.norm()).item()
+    print(f"export: transformers' logits from RUN/hf: relative error {error:.3g}")
+    return error <= LIMIT["fp32"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dsv3", default=str(ROOT / "build" / "release" / "bin" / "dsv3"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    good = [check(arguments.dsv3, make.GOLDEN / name, name) for name in arguments.names or CASES]
+    if not arguments.names:
+        for script in ("make.py", "trajectory.py"):
+            good.append(subprocess.run([sys.executable, HERE.parent / "golden" / script, "--check"]).returncode == 0)
+        with tempfile.TemporaryDirectory() as aside:
+            random = Path(aside) / "random"
+            make.make("random", random_case(arguments.seed), random)
+            good.append(check(arguments.dsv3, random, f"random configuration {arguments.seed}"))
+            good.append(check_export(arguments.dsv3, Path(aside)))
+    print(f"peers: {sum(good)} of {len(good)} comparisons equal")
+    sys.exit(0 if all(good) else 1)
+
+
+if __name__ == "__main__":
+    main()
