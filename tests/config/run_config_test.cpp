@@ -1,5 +1,7 @@
 #include "dsv3/config/run_config.h"
 
+#include <map>
+
 #include "config/configs.h"
 
 namespace dsv3::test {
@@ -301,12 +303,15 @@ TEST_F(Run, FromFlagsAlone) {
   EXPECT_TRUE(RunConfig::from_flags({}).data.train.empty());
 }
 
-TEST_F(Run, ResolvedShowsWhatIsUnused) {
+TEST_F(Run, ResolvedListsEveryKeyOnceWithItsOrigin) {
+  std::map<std::string, RunConfig::Value> values;
   for (const auto& value : flagged({"balance.loss=none"}).resolved()) {
-    EXPECT_EQ(value.used, value.key != "balance.alpha" && value.key != "balance.indicator" &&
-                              value.key != "data.fim_mode")
-        << value.key;
+    EXPECT_TRUE(values.emplace(value.key, value).second) << value.key;
   }
+  EXPECT_EQ(values.at("balance.loss").value, "none");
+  EXPECT_EQ(values.at("balance.loss").origin, "flag");
+  EXPECT_EQ(values.at("model.n_group").value, 4);
+  EXPECT_EQ(values.at("optim.betas").value, parsed("[0.9, 0.95]"));
 }
 
 TEST(RunKeys, HelpNamesEveryKey) {

@@ -51,8 +51,8 @@ TEST_F(Npy, ReadsEveryIntegerKind) {
   EXPECT_EQ(read().values, (Values{65535, 7}));
   write_array("|u1", "(1, 2)", bytes_of<uint8_t>({255, 0}));
   EXPECT_EQ(read().values, (Values{255, 0}));
-  write_array("|b1", "(2,)", bytes_of<uint8_t>({1, 0}));
-  EXPECT_EQ(read().values, (Values{1, 0}));
+  write_array("|b1", "(3,)", bytes_of<uint8_t>({1, 0, 2}));
+  EXPECT_EQ(read().values, (Values{1, 0, 1}));
   write_array("<i8", "()", bytes_of<int64_t>({5}));
   EXPECT_EQ(read().shape, Values{});
   EXPECT_EQ(read().values, Values{5});

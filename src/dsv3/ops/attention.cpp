@@ -21,7 +21,7 @@ Tensor math_attention(const Tensor& q, const Tensor& k, const Tensor& v, const A
   const Tensor allowed =
       mask.allowed_B1SS.defined() ? mask.allowed_B1SS : causal_mask(q.size(2), q.options());
   const Tensor scores = q.matmul(k.transpose(-1, -2)).mul(scale).to(dtype);
-  const Tensor weights = scores.masked_fill(allowed.logical_not(), lowest(dtype)).softmax(-1);
+  const Tensor weights = scores.masked_fill(allowed.bitwise_not(), lowest(dtype)).softmax(-1);
   return weights.to(q.scalar_type()).matmul(v);
 }
 
@@ -37,9 +37,9 @@ AttentionMask AttentionMask::create(const Tensor& padding_BS, const Tensor& docu
   if (!shape.defined()) return mask;
   const int64_t S = shape.size(1);
   mask.allowed_B1SS = causal_mask(S, shape.options()).expand({shape.size(0), 1, S, S});
-  if (padding_BS.defined()) mask.allowed_B1SS = mask.allowed_B1SS.logical_and(padding_BS.view({-1, 1, 1, S}));
+  if (padding_BS.defined()) mask.allowed_B1SS = mask.allowed_B1SS.bitwise_and(padding_BS.view({-1, 1, 1, S}));
   if (documents_BS.defined())
-    mask.allowed_B1SS = mask.allowed_B1SS.logical_and(
+    mask.allowed_B1SS = mask.allowed_B1SS.bitwise_and(
         documents_BS.view({-1, 1, S, 1}).eq(documents_BS.view({-1, 1, 1, S})));
   return mask;
 }
@@ -74,7 +74,7 @@ Tensor latent_attention(const Tensor& q_nope, const Tensor& q_rope, const Tensor
                          q_rope.transpose(1, 2).matmul(k_rope_BTR.unsqueeze(1).transpose(-1, -2)))
                             .mul(dims.scale)
                             .to(dtype);  // [B, N, Q, T]
-  const Tensor weights = scores.masked_fill(allowed.logical_not(), lowest(dtype)).softmax(-1);
+  const Tensor weights = scores.masked_fill(allowed.bitwise_not(), lowest(dtype)).softmax(-1);
   const Tensor y_BNQC = weights.to(q_nope.scalar_type()).matmul(latent_BTC.unsqueeze(1));
   return y_BNQC.matmul(w_v.transpose(-1, -2)).transpose(1, 2);
 }

@@ -1,12 +1,12 @@
 #include "dsv3/ops/embedding.h"
 
+#include "dsv3/ops/select_rows.h"
 #include "dsv3/ops/torch_pch.h"
 
 namespace dsv3 {
 
 at::Tensor embedding(const at::Tensor& ids_BS, const Param& w) {
-  at::NoGradGuard no_grad;
-  return w.data.index_select(0, ids_BS.reshape({-1})).view({ids_BS.size(0), ids_BS.size(1), w.data.size(1)});
+  return select_rows(w.data, ids_BS.reshape({-1})).view({ids_BS.size(0), ids_BS.size(1), w.data.size(1)});
 }
 
 void embedding_backward(const at::Tensor& ids_BS, const at::Tensor& dy_BSH, Param& w,

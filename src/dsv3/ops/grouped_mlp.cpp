@@ -53,7 +53,8 @@ struct Grouped {
     return ops.fast_on(x) && (ops.grouped == GroupedGemm::automatic || ops.grouped == GroupedGemm::mkl);
   }
   bool grouped_mm(const Tensor& x) const {
-    return ops.grouped == GroupedGemm::grouped_mm && x.scalar_type() != at::kDouble && x.size(0) > 0;
+    return ops.grouped == GroupedGemm::grouped_mm && x.scalar_type() != at::kDouble && x.size(0) > 0 &&
+           !x.is_meta();
   }
   Tensor offsets(const Tensor& x) const {
     std::vector<int32_t> ends(rows_e.size());
@@ -127,7 +128,8 @@ struct GroupedMlpFunction : torch::autograd::Function<GroupedMlpFunction> {
 Tensor grouped_mlp(const OpsOptions& ops, const Tensor& x_RH, const Tensor& weight_R,
                    const std::vector<int64_t>& rows_e, Param& gate_up, Param& down) {
   check_in_graph("grouped_mlp", x_RH, gate_up);
-  return GroupedMlpFunction::apply(x_RH.contiguous(), weight_R, ops, rows_e, &gate_up, &down);
+  check_in_graph("grouped_mlp", x_RH, down);
+  return GroupedMlpFunction::apply(x_RH.contiguous(), weight_R.contiguous(), ops, rows_e, &gate_up, &down);
 }
 
 }  // namespace dsv3

@@ -83,6 +83,7 @@ Tensor matmul_by_weight(const OpsOptions& ops, const Tensor& dy, const Param& w)
 
 Tensor linear(const OpsOptions& ops, const Tensor& x, Param& w, Param* bias) {
   check_in_graph("linear", x, w);
+  if (bias) check_in_graph("linear", x, *bias);
   if (!at::GradMode::is_enabled() || !x.requires_grad()) {
     at::NoGradGuard no_grad;
     return multiply(ops, x, w, bias);

@@ -1,5 +1,6 @@
 #include "dsv3/ops/permute.h"
 
+#include "dsv3/ops/select_rows.h"
 #include "dsv3/ops/torch_pch.h"
 
 namespace dsv3 {
@@ -27,13 +28,13 @@ void sum_rows(const T* rows, const int64_t* place, T* out, int64_t begin, int64_
 }
 
 Tensor gather_rows(const Tensor& x_TH, const Tensor& order_R, int64_t top_k) {
-  return x_TH.index_select(0, order_R.div(top_k, "floor"));
+  return select_rows(x_TH, order_R.div(top_k, "floor"));
 }
 
 Tensor reduce_rows(bool fast, const Tensor& rows_RH, const Tensor& place_TK, int64_t top_k) {
   const int64_t T = place_TK.size(0) / top_k, H = rows_RH.size(1);
   if (!fast) {
-    const Tensor gathered = rows_RH.index_select(0, place_TK).view({T, top_k, H});
+    const Tensor gathered = select_rows(rows_RH, place_TK).view({T, top_k, H});
     Tensor sum = gathered.select(1, 0).to(at_least_fp32(rows_RH.scalar_type()));
     for (int64_t k = 1; k < top_k; ++k) sum = sum + gathered.select(1, k);
     return sum.to(rows_RH.scalar_type());
@@ -80,10 +81,10 @@ struct PermuteWeightsFunction : torch::autograd::Function<PermuteWeightsFunction
   static Tensor forward(AutogradContext* ctx, const Tensor& weight_TK, const Permutation& permutation) {
     ctx->save_for_backward({permutation.place_TK});
     ctx->saved_data["top_k"] = permutation.top_k;
-    return weight_TK.reshape({-1}).index_select(0, permutation.order_R);
+    return select_rows(weight_TK.reshape({-1}), permutation.order_R);
   }
   static tensor_list backward(AutogradContext* ctx, const tensor_list& grads) {
-    return {grads[0].index_select(0, ctx->get_saved_variables()[0]).view({-1, ctx->saved_data["top_k"].toInt()}),
+    return {select_rows(grads[0], ctx->get_saved_variables()[0]).view({-1, ctx->saved_data["top_k"].toInt()}),
             {}};
   }
 };

@@ -33,10 +33,11 @@ struct TokenLogprobFunction : torch::autograd::Function<TokenLogprobFunction> {
       const int64_t C = std::min(chunk, T - first);
       const Tensor logits = chunk_logits(*head, hidden.narrow(0, first, C));
       const Tensor target = targets.narrow(0, first, C), valid = target.ne(kIgnored);
-      const Tensor sum = logits.logsumexp(-1);
+      // libtorch has no meta kernel for logsumexp.
+      const Tensor sum = logits.is_meta() ? logits.sum(-1) : logits.logsumexp(-1);
       log_sum.narrow(0, first, C).copy_(sum);
       const Tensor chosen = logits.gather(1, target.clamp_min(0).unsqueeze(1)).squeeze(1);
-      logp.narrow(0, first, C).copy_((chosen - sum).masked_fill(valid.logical_not(), 0));
+      logp.narrow(0, first, C).copy_((chosen - sum).masked_fill(valid.bitwise_not(), 0));
       if (head->extra) extra.narrow(0, first, C).copy_(head->extra(logits, first));
     }
     ctx->save_for_backward({hidden, targets, log_sum});

@@ -32,6 +32,13 @@ int64_t Trainer::total_steps() const {
   return (run_.train.tokens + step_tokens - 1) / step_tokens;
 }
 
+void Trainer::check_progress() const {
+  if (run_.train.max_bad_steps > 0 && state_.bad_in_a_row >= run_.train.max_bad_steps)
+    throw Error(ExitCode::bad_steps, "step " + std::to_string(state_.step),
+                std::to_string(state_.bad_in_a_row) + " steps in a row had a non-finite loss or gradient",
+                "lower optim.lr, or raise train.max_bad_steps");
+}
+
 StepMetrics Trainer::step() {
   const auto start = Clock::now();
   auto now = [&](const Schedule& schedule, double constant) {

@@ -23,9 +23,10 @@ class Trainer {
   Trainer(const RunConfig& run, Model& model, Optimizer& optimizer, const Loader& loader)
       : run_(run), model_(model), optimizer_(optimizer), loader_(loader) {}
 
-  // One optimizer step on the next samples. Error with code bad_steps after train.max_bad_steps non-finite steps in a
-  // row.
+  // One optimizer step on the next samples.
   StepMetrics step();
+  // Error with code bad_steps after train.max_bad_steps non-finite steps in a row.
+  void check_progress() const;
   bool done() const;
   // Steps of the whole run where that is known before it ends, else 0.
   int64_t total_steps() const;

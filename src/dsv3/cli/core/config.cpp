@@ -47,7 +47,7 @@ void check(const RunConfig& run, const std::string& file, bool json) {
 
 int config_command(std::vector<std::string> args) {
   const std::vector<std::string> flags = take_run_flags(args);
-  CLI::App app("A run's values and where they come from.", "config");
+  CLI::App app("A run's values and where they come from.", "dsv3 config");
   std::string action, file;
   bool json = false;
   app.add_option("ACTION", action, "show: every value with its origin. check: could this run start?")

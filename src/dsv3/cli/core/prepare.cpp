@@ -42,7 +42,7 @@ void print_summary(const PrepareSummary& summary, bool json) {
 }  // namespace
 
 int prepare_command(std::vector<std::string> args) {
-  CLI::App app("Texts to token files. Each .txt file is a document; folders are walked.", "prepare");
+  CLI::App app("Texts to token files. Each .txt file is a document; folders are walked.", "dsv3 prepare");
   PrepareOptions options;
   std::vector<std::string> inputs;
   std::string out;

@@ -32,7 +32,10 @@ void check_arguments(const CLI::App& app, const Arguments& arguments) {
     throw UsageError("--prompt", "is empty", "generation needs a token to start from");
   if (arguments.tokenizer != ByteTokenizer::kName)
     throw UsageError("--tokenizer", printable(arguments.tokenizer) + " is not supported yet, expected byte");
-  if (tokens) require_exists(arguments.tokens);
+  if (tokens) {
+    require_exists(arguments.tokens);
+    require_exists(std::filesystem::absolute(arguments.out).parent_path());
+  }
   arguments.options.validate();
 }
 

@@ -104,6 +104,7 @@ int train_command(std::vector<std::string> args) {
       std::fflush(stdout);
     }
     metrics_file.write(json_line(metrics));
+    trainer.check_progress();
     if (valid && run.eval.every > 0 && metrics.step % run.eval.every == 0 && !trainer.done()) evaluate_now();
   }
   if (g_signal != 0) {

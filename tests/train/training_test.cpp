@@ -1,0 +1,123 @@
+// Training as a whole: the trajectory of transformers + torch.optim.AdamW, determinism, evaluation, learning.
+#include <gtest/gtest.h>
+
+#include "dsv3/train/generate.h"
+#include "support/runs.h"
+
+namespace dsv3 {
+namespace {
+
+using at::Tensor;
+using test::Training;
+using test::trajectory_run;
+
+const Json& expected_trajectory() {
+  static const Json json = read_json(test::kTrajectory / "expected.json");
+  return json;
+}
+
+void expect_step(const StepMetrics& ours, const Json& theirs, double tolerance) {
+  EXPECT_EQ(ours.tokens, theirs.at("tokens").get<int64_t>());
+  EXPECT_NEAR(ours.loss, theirs.at("loss").get<double>(), tolerance) << ours.step;
+  EXPECT_NEAR(ours.lm_loss, theirs.at("lm_loss").get<double>(), tolerance) << ours.step;
+  EXPECT_NEAR(ours.mtp_loss, theirs.at("mtp_loss").get<double>(), tolerance) << ours.step;
+  EXPECT_NEAR(ours.balance_loss, theirs.at("balance_loss").get<double>(), tolerance) << ours.step;
+  EXPECT_NEAR(ours.grad_norm, theirs.at("grad_norm").get<double>(), tolerance) << ours.step;
+  EXPECT_NEAR(ours.lr, theirs.at("lr").get<double>(), 1e-15) << ours.step;
+}
+
+TEST(Trajectory, HundredStepsInFp64) {
+  Training training(trajectory_run());
+  for (const Json& step : expected_trajectory().at("steps")) expect_step(training.trainer.step(), step, 1e-9);
+  for (const auto& [name, bias] : expected_trajectory().at("final_bias").items()) {
+    const int64_t layer = std::stoll(name.substr(name.find_first_of("0123456789")));
+    const auto values = bias.get<std::vector<double>>();
+    EXPECT_TRUE(training.model.router_state(layer)->bias_E.allclose(at::tensor(values, at::kDouble), 0, 1e-9)) << name;
+  }
+  const Json& final_norm = expected_trajectory().at("final_norm");
+  int compared = 0;
+  for (const auto& unit : training.model.flat_units()) {
+    for (const auto& slot : unit->slots()) {
+      if (!final_norm.contains(slot.spec->name)) continue;
+      EXPECT_NEAR(unit->master_of(slot).norm().item<double>(), final_norm.at(slot.spec->name).get<double>(), 1e-9)
+          << slot.spec->name;
+      ++compared;
+    }
+  }
+  EXPECT_GT(compared, 20);
+}
+
+TEST(Trajectory, FirstStepInFp32) {
+  Training training(trajectory_run({"train.dtype=fp32"}));
+  const Json& theirs = expected_trajectory().at("steps").at(0);
+  const StepMetrics ours = training.trainer.step();
+  EXPECT_NEAR(ours.loss, theirs.at("loss").get<double>(), 1e-6 * ours.loss);
+  EXPECT_NEAR(ours.grad_norm, theirs.at("grad_norm").get<double>(), 1e-5 * ours.grad_norm);
+}
+
+// A line of metrics.jsonl without the fields that time and memory fill.
+std::string comparable(const StepMetrics& metrics) {
+  Json json = parse_json(json_line(metrics), "metrics");
+  for (const char* key : {"tokens_per_s", "step_s", "data_s", "mem_bytes"}) json.erase(key);
+  return json.dump();
+}
+
+TEST(Determinism, TwentyRunsGiveTheSameBytesOnOneThreadAndOnTwo) {
+  const int threads = at::get_num_threads();
+  for (int count : {1, 2}) {
+    at::set_num_threads(count);
+    std::string first;
+    std::vector<Tensor> first_weights;
+    for (int repeat = 0; repeat < 20; ++repeat) {
+      Training training(trajectory_run({"train.dtype=fp32"}));
+      std::string lines;
+      for (int i = 0; i < 2; ++i) lines += comparable(training.trainer.step());
+      if (repeat == 0) {
+        first = lines;
+        first_weights = test::weights(training.model);
+      }
+      ASSERT_EQ(lines, first) << count << " threads, run " << repeat;
+      ASSERT_TRUE(test::all_equal(test::weights(training.model), first_weights));
+    }
+  }
+  at::set_num_threads(threads);
+}
+
+TEST(Evaluation, LeavesBiasCountersAndTrainingAsTheyAre) {
+  Training a(trajectory_run({"train.dtype=fp32"})), b(trajectory_run({"train.dtype=fp32"}));
+  RunConfig run = a.run;
+  run.data.valid = run.data.train;
+  const Loader valid(run, true);
+  for (int i = 0; i < 3; ++i) {
+    const std::string line = comparable(a.trainer.step());
+    const auto before = test::weights(b.model), counts = test::counts(b.model);
+    const EvalResult result = evaluate(b.model, valid, 2, 3);
+    EXPECT_EQ(result.targets, 6 * 32);
+    EXPECT_TRUE(test::all_equal(test::weights(b.model), before));
+    EXPECT_TRUE(test::all_equal(test::counts(b.model), counts));
+    EXPECT_EQ(comparable(b.trainer.step()), line);
+  }
+}
+
+TEST(Learning, OverfitsOneBatchAndThenWritesItDown) {
+  Training training(trajectory_run({"train.dtype=fp32", "balance.loss=none", "optim.weight_decay=0"}));
+  const Batch batch = training.loader.at(0, 1);
+  Losses losses;
+  for (int i = 0; i < 300; ++i) {
+    Step step = training.model.begin_step(batch);
+    Output output = step.forward(batch.micro[0]);
+    losses = standard_loss(output, step.counts(), {.mtp_lambda = 0.3});
+    losses.total.backward();
+    step.backward(std::move(output));
+    training.optimizer.step(step.finish(), i < 200 ? 5e-3 : 1e-3);
+  }
+  EXPECT_LT(losses.lm.item<double>(), 0.05);
+  EXPECT_LT(losses.mtp[0].item<double>(), 0.1);
+  const Tensor& tokens = batch.micro[0].tokens_BS;
+  const Tensor prompt = tokens.narrow(1, 0, 8);
+  const Tensor written = generate(training.model, prompt, {}, {.max_new_tokens = 24});
+  EXPECT_TRUE(written.equal(tokens.narrow(1, 8, 24)));
+}
+
+}  // namespace
+}  // namespace dsv3
