@@ -24,7 +24,8 @@ struct StepLosses {
 };
 
 // Forward, the loss, backward: for each micro-batch of the step.
-StepLosses run_step(dsv3::Step& step, const dsv3::Batch& batch, const dsv3::LossOptions& options, bool focal) {
+StepLosses run_step(dsv3::Step& step, const dsv3::Batch& batch, const dsv3::LossOptions& options,
+                    bool focal) {
   StepLosses sum;
   for (const dsv3::MicroBatch& micro : batch.micro) {
     dsv3::Output out = step.forward(micro);

@@ -30,7 +30,8 @@ struct Golden {
     run = RunConfig::from_flags(flags, config);
     expected = test::read_safetensors(folder / "expected.safetensors");
     micro.tokens_BS = test::read_npy(folder / "tokens.npy");
-    if (Tensor mask = test::read_npy(folder / "mask.npy"); mask.defined()) micro.padding_BS = mask.to(at::kBool);
+    if (Tensor mask = test::read_npy(folder / "mask.npy"); mask.defined())
+      micro.padding_BS = mask.to(at::kBool);
     micro.documents_BS = test::read_npy(folder / "documents.npy");
     Tensor labels = test::read_npy(folder / "labels.npy");
     micro.targets_BS =
@@ -47,7 +48,8 @@ struct Golden {
       for (const RouterState& state : model.router_states())
         batch.replay[state.layer] =
             expected.at("router." + std::to_string(state.layer) + ".experts").flatten(0, 1);
-    return trace(model, batch, {.mtp_lambda = run.mtp.lambda, .mtp_count_main = run.mtp.count == "main"}, true);
+    return trace(model, batch, {.mtp_lambda = run.mtp.lambda, .mtp_count_main = run.mtp.count == "main"},
+                 true);
   }
 
   // The two tensors at the positions whose values mean something.
@@ -111,9 +113,10 @@ TEST_P(Goldens, Fp32) {
   expect_equal(golden, golden.trace_in("fp32"), 1e-5);
 }
 
-// With the fp32 peer's router choices replayed, at most twice transformers' own bf16 error: the logits, all gradients as
-// one vector, and the tensors' errors in quadratic mean. The error of a single small tensor (an expert with a handful of
-// tokens) is one draw of rounding noise on either side, so one tensor alone is held to four times.
+// With the fp32 peer's router choices replayed, at most twice transformers' own bf16 error: the logits, all
+// gradients as one vector, and the tensors' errors in quadratic mean. The error of a single small tensor (an
+// expert with a handful of tokens) is one draw of rounding noise on either side, so one tensor alone is held
+// to four times.
 TEST_P(Goldens, Bf16Within2xOfTransformers) {
   Golden golden(GetParam());
   const auto ours = golden.trace_in("bf16", /*replay=*/true);

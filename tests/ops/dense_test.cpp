@@ -2,10 +2,10 @@
 
 #include <cmath>
 
+#include "dsv3/model/rope_tables.h"
 #include "dsv3/ops/embedding.h"
 #include "dsv3/ops/linear.h"
 #include "dsv3/ops/rms_norm.h"
-#include "dsv3/ops/rope.h"
 #include "dsv3/ops/swiglu.h"
 #include "support/ops.h"
 

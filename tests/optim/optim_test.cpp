@@ -33,13 +33,15 @@ TEST(AdamW, DecaysMatricesAloneNeverNormsAndBiases) {
 }
 
 TEST(AdamW, Bf16MomentsFollowFp32Ones) {
-  Training wide(trajectory_run({"train.dtype=fp32"})), narrow(trajectory_run({"train.dtype=fp32", "optim.moments=bf16"}));
+  Training wide(trajectory_run({"train.dtype=fp32"})),
+      narrow(trajectory_run({"train.dtype=fp32", "optim.moments=bf16"}));
   for (int i = 0; i < 5; ++i) {
     wide.trainer.step();
     narrow.trainer.step();
   }
   Training start(trajectory_run({"train.dtype=fp32"}));
-  const auto a = test::weights(wide.model), b = test::weights(narrow.model), from = test::weights(start.model);
+  const auto a = test::weights(wide.model), b = test::weights(narrow.model),
+             from = test::weights(start.model);
   for (size_t u = 0; u < wide.model.flat_units().size(); ++u) {
     EXPECT_FALSE(a[u].equal(b[u]));  // the moments really are narrower
     EXPECT_LE(test::relative_error(b[u] - from[u], a[u] - from[u]), 0.05);

@@ -21,7 +21,8 @@ TEST(Recompute, GradientsAndCountsAreBitEqual) {
     for (const char* mode : {"block", "every:2", "attention", "moe"}) {
       Training other(trajectory_run({in, std::string("parallel.recompute=") + mode}));
       test::run_batch(other.model, batch);
-      EXPECT_TRUE(test::all_equal(test::gradients(plain.model), test::gradients(other.model))) << mode << dtype;
+      EXPECT_TRUE(test::all_equal(test::gradients(plain.model), test::gradients(other.model)))
+          << mode << dtype;
       EXPECT_TRUE(test::all_equal(test::counts(plain.model), test::counts(other.model))) << mode << dtype;
     }
   }
@@ -38,7 +39,8 @@ TEST(Reshard, ChangesNoBit) {
   }
 }
 
-// Means of micro-batches of unequal size are not the mean of the batch: everything is a sum over global counts.
+// Means of micro-batches of unequal size are not the mean of the batch: everything is a sum over global
+// counts.
 TEST(Accumulation, AnyCutOfABatchGivesItsGradient) {
   Training training(trajectory_run({"train.dtype=fp64", "train.global_batch=4", "train.micro_batch=4"}));
   Batch whole = training.loader.at(0, 4);
@@ -136,7 +138,8 @@ TEST(Leaves, HiddenStatesAndVocabularyLossesCarryGradients) {
 TEST(Freeze, FrozenParametersHaveNoGradientAndChangeNoOthers) {
   Training plain(trajectory_run({"train.dtype=fp64"}));
   Training frozen(
-      trajectory_run({"train.dtype=fp64", "optim.freeze=[\"*experts*\", \"model.embed_tokens.weight\", \"*q_a_layernorm*\"]"}));
+      trajectory_run({"train.dtype=fp64",
+                      "optim.freeze=[\"*experts*\", \"model.embed_tokens.weight\", \"*q_a_layernorm*\"]"}));
   const Batch batch = plain.loader.at(0, 2);
   test::run_batch(plain.model, batch);
   test::run_batch(frozen.model, batch);
@@ -174,7 +177,8 @@ TEST(Dtypes, EachQuantityHasItsOwn) {
       EXPECT_EQ(state.count_E.scalar_type(), at::kLong);
     }
     Step step = training.model.begin_step(batch);
-    const Output out = step.forward(batch.micro[0], {.hidden = {0}, .vocab = {}, .logits = true, .routing = true});
+    const Output out =
+        step.forward(batch.micro[0], {.hidden = {0}, .vocab = {}, .logits = true, .routing = true});
     EXPECT_EQ(out.hidden.at(0).scalar_type(), dtype);  // the residual stream
     EXPECT_EQ(out.logp_BS.scalar_type(), wide);
     EXPECT_EQ(out.balance_loss.scalar_type(), wide);

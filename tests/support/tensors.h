@@ -27,8 +27,10 @@ inline at::Tensor read_npy(const std::filesystem::path& path) {
 }
 
 inline std::map<std::string, at::Tensor> read_safetensors(const std::filesystem::path& path) {
-  static const std::map<DType, at::ScalarType> kTypes = {
-      {DType::f64, at::kDouble}, {DType::f32, at::kFloat}, {DType::bf16, at::kBFloat16}, {DType::i64, at::kLong}};
+  static const std::map<DType, at::ScalarType> kTypes = {{DType::f64, at::kDouble},
+                                                         {DType::f32, at::kFloat},
+                                                         {DType::bf16, at::kBFloat16},
+                                                         {DType::i64, at::kLong}};
   SafetensorsFile file(path);
   std::map<std::string, at::Tensor> out;
   for (const TensorInfo& info : file.tensors()) {

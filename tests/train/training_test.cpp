@@ -32,14 +32,16 @@ TEST(Trajectory, HundredStepsInFp64) {
   for (const auto& [name, bias] : expected_trajectory().at("final_bias").items()) {
     const int64_t layer = std::stoll(name.substr(name.find_first_of("0123456789")));
     const auto values = bias.get<std::vector<double>>();
-    EXPECT_TRUE(training.model.router_state(layer)->bias_E.allclose(at::tensor(values, at::kDouble), 0, 1e-9)) << name;
+    EXPECT_TRUE(training.model.router_state(layer)->bias_E.allclose(at::tensor(values, at::kDouble), 0, 1e-9))
+        << name;
   }
   const Json& final_norm = expected_trajectory().at("final_norm");
   int compared = 0;
   for (const auto& unit : training.model.flat_units()) {
     for (const auto& slot : unit->slots()) {
       if (!final_norm.contains(slot.spec->name)) continue;
-      EXPECT_NEAR(unit->master_of(slot).norm().item<double>(), final_norm.at(slot.spec->name).get<double>(), 1e-9)
+      EXPECT_NEAR(unit->master_of(slot).norm().item<double>(), final_norm.at(slot.spec->name).get<double>(),
+                  1e-9)
           << slot.spec->name;
       ++compared;
     }

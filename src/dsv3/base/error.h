@@ -12,11 +12,11 @@ namespace dsv3 {
 // The exit codes of the command line. 130 and 143 come from signals.
 enum class ExitCode : int {
   ok = 0,
-  failed = 1,          // failed while running: I/O, a dead rank, rendezvous
-  usage = 2,           // flags, run file, layout, a named path that does not exist
-  content = 3,         // content of data, model or checkpoint files
-  bad_steps = 4,       // too many non-finite steps in a row
-  stopped = 75,        // stopped by a signal after saving
+  failed = 1,     // failed while running: I/O, a dead rank, rendezvous
+  usage = 2,      // flags, run file, layout, a named path that does not exist
+  content = 3,    // content of data, model or checkpoint files
+  bad_steps = 4,  // too many non-finite steps in a row
+  stopped = 75,   // stopped by a signal after saving
 };
 
 class Error : public std::runtime_error {

@@ -18,8 +18,8 @@ uint64_t philox_u64(uint64_t seed, uint64_t purpose, uint64_t index);
 // FNV-1a, 64 bits: names to purposes.
 uint64_t hash_name(std::string_view name);
 
-// out[i] = std * standard normal number (first_index + i) of the stream (seed, purpose), by Box-Muller. Any cut of
-// the index range gives the same values.
+// out[i] = std * standard normal number (first_index + i) of the stream (seed, purpose), by Box-Muller. Any
+// cut of the index range gives the same values.
 void philox_normal(std::span<float> out, double std, uint64_t seed, uint64_t purpose, uint64_t first_index);
 
 }  // namespace dsv3

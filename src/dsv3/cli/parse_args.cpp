@@ -25,8 +25,7 @@ bool parse_args(CLI::App& app, std::vector<std::string> args) {
     return false;
   } catch (const CLI::ParseError& error) {
     // An unknown flag explains more than the argument that seems to be missing because of it.
-    if (app.remaining().empty())
-      throw UsageError(app.get_name(), printable(error.what()), "see --help");
+    if (app.remaining().empty()) throw UsageError(app.get_name(), printable(error.what()), "see --help");
   }
   if (app.remaining().empty()) return true;
   const std::string first = app.remaining()[0];

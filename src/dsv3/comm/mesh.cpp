@@ -7,8 +7,9 @@ namespace dsv3 {
 Mesh Mesh::create(const ParallelConfig& parallel) {
   const int64_t ranks = parallel.replicate * std::max<int64_t>(parallel.shard, 1);
   if (ranks != 1 || parallel.ep != 1)
-    throw UsageError("parallel", "this version trains in one process, the layout asks for " + std::to_string(ranks) +
-                                     " ranks with ep = " + std::to_string(parallel.ep),
+    throw UsageError("parallel",
+                     "this version trains in one process, the layout asks for " + std::to_string(ranks) +
+                         " ranks with ep = " + std::to_string(parallel.ep),
                      "set replicate, shard and ep to 1");
   return {};
 }

@@ -7,7 +7,8 @@ namespace dsv3 {
 
 class Mesh {
  public:
-  // One process. Layouts of more than one rank are UsageError until the parallel rooms hold them (docs/roadmap.md).
+  // One process. Layouts of more than one rank are UsageError until the parallel rooms hold them
+  // (docs/roadmap.md).
   static Mesh create(const ParallelConfig& parallel);
 
   int rank() const { return 0; }

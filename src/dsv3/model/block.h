@@ -1,13 +1,13 @@
 #pragma once
-// The decoder block: MLA, then a dense FFN or a mixture of experts. Forward code only; backward is autograd inside a
-// block plus the operators' own weight gradients.
+// The decoder block: MLA, then a dense FFN or a mixture of experts. Forward code only; backward is autograd
+// inside a block plus the operators' own weight gradients.
 
 #include "dsv3/config/model_config.h"
 #include "dsv3/model/expert_dispatch.h"
+#include "dsv3/model/rope_tables.h"
 #include "dsv3/model/unit_params.h"
 #include "dsv3/ops/attention.h"
 #include "dsv3/ops/balance_loss.h"
-#include "dsv3/ops/rope.h"
 
 namespace dsv3 {
 
@@ -45,12 +45,13 @@ struct BlockOutput {
 // x + MLA(norm(x)); x: [B, S, H].
 at::Tensor attention_half(const PassContext& pass, const UnitParams& p, const at::Tensor& x_BSH);
 
-// x + FFN(norm(x)) or x + MoE(norm(x)). router: nullptr in a dense block. replay_TK: ids to route by, or undefined.
-BlockOutput ffn_half(const PassContext& pass, const UnitParams& p, const RouterState* router, const at::Tensor& x_BSH,
-                     const at::Tensor& replay_TK);
+// x + FFN(norm(x)) or x + MoE(norm(x)). router: nullptr in a dense block. replay_TK: ids to route by, or
+// undefined.
+BlockOutput ffn_half(const PassContext& pass, const UnitParams& p, const RouterState* router,
+                     const at::Tensor& x_BSH, const at::Tensor& replay_TK);
 
-// Inputs of an MTP block of depth k: eh_proj([enorm(embedding of token i + k) ; hnorm(hidden of depth k − 1)]), in the
-// order of the released weights.
+// Inputs of an MTP block of depth k: eh_proj([enorm(embedding of token i + k) ; hnorm(hidden of depth k −
+// 1)]), in the order of the released weights.
 at::Tensor mtp_input(const PassContext& pass, const UnitParams& p, const at::Tensor& embedded_BSH,
                      const at::Tensor& hidden_BSH);
 

@@ -18,7 +18,8 @@ class LocalDispatch : public ExpertDispatch {
     return out;
   }
 
-  at::Tensor combine(const OpsOptions& ops, const at::Tensor& y_RH, const DispatchHandle& handle) const override {
+  at::Tensor combine(const OpsOptions& ops, const at::Tensor& y_RH,
+                     const DispatchHandle& handle) const override {
     return unpermute(ops, y_RH, handle.permutation);
   }
 

@@ -25,9 +25,11 @@ struct Dispatched {
 class ExpertDispatch {
  public:
   virtual ~ExpertDispatch() = default;
-  virtual Dispatched dispatch(const OpsOptions& ops, const at::Tensor& x_TH, const Routing& routing) const = 0;
+  virtual Dispatched dispatch(const OpsOptions& ops, const at::Tensor& x_TH,
+                              const Routing& routing) const = 0;
   // Sums the rows of each token in top-k order → [T, H].
-  virtual at::Tensor combine(const OpsOptions& ops, const at::Tensor& y_RH, const DispatchHandle& handle) const = 0;
+  virtual at::Tensor combine(const OpsOptions& ops, const at::Tensor& y_RH,
+                             const DispatchHandle& handle) const = 0;
 };
 
 // Gives rows_e for ids_TK; replaced where tensors hold no data (meta).

@@ -24,8 +24,8 @@ BlockOutput moe(const PassContext& pass, const UnitParams& p, const RouterState&
   BlockOutput out;
   out.routing = router(x_TH, p[Role::router], state.bias_E, shared.router, replay_TK);
   const Dispatched sent = shared.dispatch->dispatch(ops, x_TH, out.routing);
-  const Tensor rows =
-      grouped_mlp(ops, sent.x_RH, sent.weight_R, sent.rows_e, p[Role::experts_gate_up], p[Role::experts_down]);
+  const Tensor rows = grouped_mlp(ops, sent.x_RH, sent.weight_R, sent.rows_e, p[Role::experts_gate_up],
+                                  p[Role::experts_down]);
   out.y_BSH = shared.dispatch->combine(ops, rows, sent.handle).view(x_BSH.sizes());
   if (shared.config.n_shared_experts > 0)
     out.y_BSH = out.y_BSH + swiglu_ffn(ops, x_BSH, p[Role::shared_gate_proj], p[Role::shared_up_proj],
@@ -53,7 +53,8 @@ BlockOutput ffn_half(const PassContext& pass, const UnitParams& p, const RouterS
   return out;
 }
 
-Tensor mtp_input(const PassContext& pass, const UnitParams& p, const Tensor& embedded_BSH, const Tensor& hidden_BSH) {
+Tensor mtp_input(const PassContext& pass, const UnitParams& p, const Tensor& embedded_BSH,
+                 const Tensor& hidden_BSH) {
   const OpsOptions& ops = pass.shared->ops;
   const double eps = pass.shared->config.rms_norm_eps;
   return linear(ops,

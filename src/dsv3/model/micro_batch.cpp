@@ -25,14 +25,14 @@ DepthInputs inputs_of_depth(const MicroBatch& micro, int64_t depth) {
     out.targets_BS = shifted(micro.targets_BS, depth, kIgnoredTarget);
     at::Tensor valid = at::arange(S, micro.tokens_BS.options()).lt(S - depth).expand_as(micro.tokens_BS);
     if (micro.padding_BS.defined())
-      valid = valid.logical_and(micro.padding_BS)
-                  .logical_and(shifted(micro.padding_BS.to(at::kLong), depth, 0).to(at::kBool));
+      valid = valid.bitwise_and(micro.padding_BS)
+                  .bitwise_and(shifted(micro.padding_BS.to(at::kLong), depth, 0).to(at::kBool));
     if (micro.documents_BS.defined())
-      valid = valid.logical_and(shifted(micro.documents_BS, depth, -1).eq(micro.documents_BS));
+      valid = valid.bitwise_and(shifted(micro.documents_BS, depth, -1).eq(micro.documents_BS));
     out.valid_BS = valid;
   }
   if (out.valid_BS.defined())
-    out.targets_BS = out.targets_BS.masked_fill(out.valid_BS.logical_not(), kIgnoredTarget);
+    out.targets_BS = out.targets_BS.masked_fill(out.valid_BS.bitwise_not(), kIgnoredTarget);
   return out;
 }
 

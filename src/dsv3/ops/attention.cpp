@@ -16,7 +16,8 @@ Tensor causal_mask(int64_t rows, const at::TensorOptions& options) {
   return at::ones({rows, rows}, options.dtype(at::kBool)).tril_();
 }
 
-Tensor math_attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionMask& mask, double scale) {
+Tensor math_attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionMask& mask,
+                      double scale) {
   const auto dtype = at_least_fp32(q.scalar_type());
   const Tensor allowed =
       mask.allowed_B1SS.defined() ? mask.allowed_B1SS : causal_mask(q.size(2), q.options());
@@ -39,8 +40,8 @@ AttentionMask AttentionMask::create(const Tensor& padding_BS, const Tensor& docu
   mask.allowed_B1SS = causal_mask(S, shape.options()).expand({shape.size(0), 1, S, S});
   if (padding_BS.defined()) mask.allowed_B1SS = mask.allowed_B1SS.bitwise_and(padding_BS.view({-1, 1, 1, S}));
   if (documents_BS.defined())
-    mask.allowed_B1SS = mask.allowed_B1SS.bitwise_and(
-        documents_BS.view({-1, 1, S, 1}).eq(documents_BS.view({-1, 1, 1, S})));
+    mask.allowed_B1SS =
+        mask.allowed_B1SS.bitwise_and(documents_BS.view({-1, 1, S, 1}).eq(documents_BS.view({-1, 1, 1, S})));
   return mask;
 }
 

@@ -17,10 +17,11 @@ struct BalanceOptions {
   double alpha = 0;
 };
 
-// Σ_i f_i P_i with f_i = E / (K T) · count_i and P_i = mean over valid tokens of s_i / Σ_j s_j, as a scalar in the graph:
-// the sum over the sequences of their own values (sequence), or B times the value of all tokens (batch); times alpha.
-// The caller divides by the global number of sequences. T counts valid tokens; a sequence without any gives 0.
-// routing holds T = sequences · S tokens, sequence after sequence; valid_T: bool or undefined.
+// Σ_i f_i P_i with f_i = E / (K T) · count_i and P_i = mean over valid tokens of s_i / Σ_j s_j, as a scalar
+// in the graph: the sum over the sequences of their own values (sequence), or B times the value of all tokens
+// (batch); times alpha. The caller divides by the global number of sequences. T counts valid tokens; a
+// sequence without any gives 0. routing holds T = sequences · S tokens, sequence after sequence; valid_T:
+// bool or undefined.
 at::Tensor balance_loss(const Routing& routing, const at::Tensor& valid_T, int64_t sequences,
                         const BalanceOptions& options);
 

@@ -1,5 +1,6 @@
 #pragma once
-// The token embedding. Its backward is an explicit call: token ids carry no gradient, so autograd has nothing to walk.
+// The token embedding. Its backward is an explicit call: token ids carry no gradient, so autograd has nothing
+// to walk.
 
 #include <optional>
 

@@ -88,7 +88,8 @@ struct GroupedMlpFunction : torch::autograd::Function<GroupedMlpFunction> {
     const Tensor y = grouped.forward(activation(ops, h, weight_R), down->data);
     ctx->save_for_backward({x, weight_R, h});
     ctx->saved_data["rows"] = rows_e;
-    ctx->saved_data["ops"] = std::vector<int64_t>{static_cast<int64_t>(ops.backend), static_cast<int64_t>(ops.grouped)};
+    ctx->saved_data["ops"] =
+        std::vector<int64_t>{static_cast<int64_t>(ops.backend), static_cast<int64_t>(ops.grouped)};
     ctx->saved_data["gate_up"] = reinterpret_cast<int64_t>(gate_up);
     ctx->saved_data["down"] = reinterpret_cast<int64_t>(down);
     return y;
@@ -99,7 +100,8 @@ struct GroupedMlpFunction : torch::autograd::Function<GroupedMlpFunction> {
     const Tensor &x = saved[0], &weight_R = saved[1], &h = saved[2];
     const auto rows_e = ctx->saved_data["rows"].toIntVector();
     const auto kinds = ctx->saved_data["ops"].toIntVector();
-    const OpsOptions ops{.backend = static_cast<Backend>(kinds[0]), .grouped = static_cast<GroupedGemm>(kinds[1])};
+    const OpsOptions ops{.backend = static_cast<Backend>(kinds[0]),
+                         .grouped = static_cast<GroupedGemm>(kinds[1])};
     Param& gate_up = *reinterpret_cast<Param*>(ctx->saved_data["gate_up"].toInt());
     Param& down = *reinterpret_cast<Param*>(ctx->saved_data["down"].toInt());
     const Grouped grouped{ops, rows_e};

@@ -11,7 +11,8 @@ namespace dsv3 {
 // Throws std::logic_error when a trainable weight meets an x outside the graph: its gradient would be lost.
 at::Tensor linear(const OpsOptions& ops, const at::Tensor& x, Param& w, Param* bias = nullptr);
 
-// The same product computed at least in fp32 whatever the dtypes are (the router's logits). Returns fp32 or fp64.
+// The same product computed at least in fp32 whatever the dtypes are (the router's logits). Returns fp32 or
+// fp64.
 at::Tensor linear_fp32(const at::Tensor& x, Param& w);
 
 // Shared by every operator that owns a weight.

@@ -21,7 +21,8 @@ struct OpsOptions {
 
   bool fast_on(const at::Tensor& x) const { return backend == Backend::fast && x.is_cpu(); }
   // The strings of the run file's [ops]; UsageError naming key and value on an impossible pair.
-  static OpsOptions parse(const std::string& backend, const std::string& grouped, const std::string& attention);
+  static OpsOptions parse(const std::string& backend, const std::string& grouped,
+                          const std::string& attention);
 };
 
 // fp64 stays; everything else computes in fp32: norms, router, softmax, loss, gradients.

@@ -67,7 +67,8 @@ struct PermuteFunction : torch::autograd::Function<PermuteFunction> {
 };
 
 struct UnpermuteFunction : torch::autograd::Function<UnpermuteFunction> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& rows_RH, const Permutation& permutation, bool fast) {
+  static Tensor forward(AutogradContext* ctx, const Tensor& rows_RH, const Permutation& permutation,
+                        bool fast) {
     ctx->save_for_backward({permutation.order_R});
     ctx->saved_data["top_k"] = permutation.top_k;
     return reduce_rows(fast, rows_RH, permutation.place_TK, permutation.top_k);

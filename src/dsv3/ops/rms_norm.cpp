@@ -33,7 +33,8 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
     OpsOptions ops{.backend = static_cast<Backend>(ctx->saved_data["backend"].toInt())};
     Param& w = *reinterpret_cast<Param*>(ctx->saved_data["w"].toInt());
     if (ops.fast_on(x))
-      return {cpu::rms_norm_backward(x.contiguous(), scale, w.data, grads[0].contiguous(), w.grad), {}, {}, {}};
+      return {
+          cpu::rms_norm_backward(x.contiguous(), scale, w.data, grads[0].contiguous(), w.grad), {}, {}, {}};
     const auto dtype = scale.scalar_type();
     const Tensor normal = x.to(dtype) * scale;
     const Tensor dy = grads[0].to(dtype);

@@ -6,9 +6,9 @@
 
 namespace dsv3 {
 
-// x: [..., H], w: [H]. The normalisation is computed at least in fp32 and rounded to x's dtype once, before the product
-// with w on the aten back end (as transformers does), after it on the fast one.
-// Backward: dx by autograd; dw is added to w.grad.
+// x: [..., H], w: [H]. The normalisation is computed at least in fp32 and rounded to x's dtype once, before
+// the product with w on the aten back end (as transformers does), after it on the fast one. Backward: dx by
+// autograd; dw is added to w.grad.
 at::Tensor rms_norm(const OpsOptions& ops, const at::Tensor& x, Param& w, double eps);
 
 }  // namespace dsv3

@@ -20,8 +20,7 @@ Tensor select_experts(const Tensor& scores_TE, const Tensor& bias_E, const Route
   const int64_t T = scores_TE.size(0), E = scores_TE.size(1), G = options.groups;
   Tensor choice_TE = scores_TE + bias_E.to(scores_TE.scalar_type());
   if (G > 1) {
-    const Tensor group_TG =
-        std::get<0>(choice_TE.view({T, G, E / G}).topk(2, -1)).sum(-1);
+    const Tensor group_TG = std::get<0>(choice_TE.view({T, G, E / G}).topk(2, -1)).sum(-1);
     Tensor dropped_TG = at::ones({T, G}, scores_TE.options().dtype(at::kBool));
     dropped_TG.scatter_(1, top_indices(group_TG, options.kept_groups), false);
     choice_TE = choice_TE.view({T, G, E / G})
@@ -45,8 +44,8 @@ Routing router(const Tensor& x_TH, Param& w_EH, const Tensor& bias_E, const Rout
 
 Tensor count_tokens(const Tensor& ids_TK, const Tensor& valid_T, int64_t experts) {
   at::NoGradGuard no_grad;
-  const Tensor weight = valid_T.defined() ? valid_T.to(at::kLong).unsqueeze(1).expand_as(ids_TK)
-                                          : at::ones_like(ids_TK);
+  const Tensor weight =
+      valid_T.defined() ? valid_T.to(at::kLong).unsqueeze(1).expand_as(ids_TK) : at::ones_like(ids_TK);
   Tensor count_E = at::zeros({experts}, ids_TK.options());
   return count_E.scatter_add_(0, ids_TK.reshape({-1}), weight.reshape({-1}));
 }

@@ -19,15 +19,16 @@ struct Routing {
   at::Tensor scores_TE;  // sigmoid, unbiased, in the graph
 };
 
-// x: [T, H] any float; w: [E, H]; logits and sigmoid are computed at least in fp32. bias_E moves the choice, never the
-// weight; it has no gradient. Scores for the choice are sigmoid + bias; a group's score is the sum of its two best;
-// experts of dropped groups are −inf; ties go to the lowest index. replay_TK: int64 ids to use instead of choosing
-// (recomputation, trace), or undefined. T = 0 is valid.
+// x: [T, H] any float; w: [E, H]; logits and sigmoid are computed at least in fp32. bias_E moves the choice,
+// never the weight; it has no gradient. Scores for the choice are sigmoid + bias; a group's score is the sum
+// of its two best; experts of dropped groups are −inf; ties go to the lowest index. replay_TK: int64 ids to
+// use instead of choosing (recomputation, trace), or undefined. T = 0 is valid.
 Routing router(const at::Tensor& x_TH, Param& w_EH, const at::Tensor& bias_E, const RouterOptions& options,
                const at::Tensor& replay_TK = {});
 
 // The choice alone: scores_TE + bias_E → ids_TK.
-at::Tensor select_experts(const at::Tensor& scores_TE, const at::Tensor& bias_E, const RouterOptions& options);
+at::Tensor select_experts(const at::Tensor& scores_TE, const at::Tensor& bias_E,
+                          const RouterOptions& options);
 
 // Tokens of each expert: int64 [E]. valid_T: bool, only these tokens count, or undefined.
 at::Tensor count_tokens(const at::Tensor& ids_TK, const at::Tensor& valid_T, int64_t experts);

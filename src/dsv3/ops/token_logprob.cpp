@@ -57,10 +57,10 @@ struct TokenLogprobFunction : torch::autograd::Function<TokenLogprobFunction> {
       const Tensor x = hidden.narrow(0, first, C), target = targets.narrow(0, first, C);
       const Tensor logits = chunk_logits(*head, x);
       Tensor dlogits;
-      if (grads.size() > 1 && grads[1].defined()) dlogits = extra_grad(*head, logits, first, grads[1].narrow(0, first, C));
+      if (grads.size() > 1 && grads[1].defined())
+        dlogits = extra_grad(*head, logits, first, grads[1].narrow(0, first, C));
       if (grads[0].defined()) {
-        const Tensor dlogp =
-            grads[0].narrow(0, first, C).masked_fill(target.eq(kIgnored), 0).unsqueeze(1);
+        const Tensor dlogp = grads[0].narrow(0, first, C).masked_fill(target.eq(kIgnored), 0).unsqueeze(1);
         // d logp / d logits = onehot(target) − softmax
         Tensor d = (logits - log_sum.narrow(0, first, C).unsqueeze(1)).exp_().mul_(dlogp.neg());
         d.scatter_add_(1, target.clamp_min(0).unsqueeze(1), dlogp);
@@ -91,10 +91,11 @@ struct TokenLogprobFunction : torch::autograd::Function<TokenLogprobFunction> {
 
 int64_t logprob_chunk(int64_t vocab_size) { return std::max<int64_t>(64, (int64_t{8} << 20) / vocab_size); }
 
-TokenLogprob token_logprob(const OpsOptions& ops, const Tensor& hidden_TH, Param& head, const Tensor& targets_T,
-                           const VocabFunction& extra) {
+TokenLogprob token_logprob(const OpsOptions& ops, const Tensor& hidden_TH, Param& head,
+                           const Tensor& targets_T, const VocabFunction& extra) {
   check_in_graph("token_logprob", hidden_TH, head);
-  auto out = TokenLogprobFunction::apply(hidden_TH, targets_T, std::make_shared<Head>(Head{ops, &head, extra}));
+  auto out =
+      TokenLogprobFunction::apply(hidden_TH, targets_T, std::make_shared<Head>(Head{ops, &head, extra}));
   return {out[0], out.size() > 1 ? out[1] : Tensor()};
 }
 

@@ -1,5 +1,6 @@
 #pragma once
-// The precompiled header of the engine: what most files need of libtorch, and no more (torch/torch.h costs twice this).
+// The precompiled header of the engine: what most files need of libtorch, and no more (torch/torch.h costs
+// twice this).
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>

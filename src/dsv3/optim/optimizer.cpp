@@ -17,8 +17,7 @@ double gradient_norm(const Model& model) {
   for (const auto& unit : model.flat_units()) {
     const at::Tensor& grad = unit->grad();
     for (int64_t begin = 0; begin < grad.numel(); begin += kPiece) {
-      const at::Tensor piece =
-          grad.narrow(0, begin, std::min(kPiece, grad.numel() - begin)).to(at::kDouble);
+      const at::Tensor piece = grad.narrow(0, begin, std::min(kPiece, grad.numel() - begin)).to(at::kDouble);
       sum += piece.dot(piece).item<double>();
     }
   }
@@ -51,8 +50,9 @@ void Optimizer::update(Moments& moments, const FlatUnit::Range& range, double lr
   };
   if (moments.first.scalar_type() == moments.unit->master().scalar_type()) {
     const int64_t size = range.end - range.begin;
-    run(moments.unit->master().narrow(0, range.begin, size), moments.unit->grad().narrow(0, range.begin, size),
-        moments.first.narrow(0, range.begin, size), moments.second.narrow(0, range.begin, size));
+    run(moments.unit->master().narrow(0, range.begin, size),
+        moments.unit->grad().narrow(0, range.begin, size), moments.first.narrow(0, range.begin, size),
+        moments.second.narrow(0, range.begin, size));
     return;
   }
   // ATen's kernel wants moments of the weight's dtype: widen a piece, update, round it back.
@@ -60,8 +60,8 @@ void Optimizer::update(Moments& moments, const FlatUnit::Range& range, double lr
     const int64_t size = std::min(kPiece, range.end - begin);
     at::Tensor first = moments.first.narrow(0, begin, size), second = moments.second.narrow(0, begin, size);
     const at::Tensor wide_first = first.to(at::kFloat), wide_second = second.to(at::kFloat);
-    run(moments.unit->master().narrow(0, begin, size), moments.unit->grad().narrow(0, begin, size), wide_first,
-        wide_second);
+    run(moments.unit->master().narrow(0, begin, size), moments.unit->grad().narrow(0, begin, size),
+        wide_first, wide_second);
     first.copy_(wide_first);
     second.copy_(wide_second);
   }

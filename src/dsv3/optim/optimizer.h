@@ -7,13 +7,14 @@
 namespace dsv3 {
 
 struct StepInfo {
-  double grad_norm = 0;   // before clipping, over every trainable parameter once
-  bool skipped = false;   // non-finite: weights, moments, Adam's t and router bias are as they were
+  double grad_norm = 0;  // before clipping, over every trainable parameter once
+  bool skipped = false;  // non-finite: weights, moments, Adam's t and router bias are as they were
 };
 
 class Optimizer {
  public:
-  // Moments live beside the model's shards: fp32, or bf16 with optim.moments = "bf16" (fp64 when training in fp64).
+  // Moments live beside the model's shards: fp32, or bf16 with optim.moments = "bf16" (fp64 when training in
+  // fp64).
   Optimizer(Model& model, const OptimConfig& config);
 
   // Clips by the global norm, updates the weights with learning rate lr, and moves each router's bias by
@@ -35,8 +36,8 @@ class Optimizer {
   int64_t t_ = 0;  // updates done
 };
 
-// Square root of the sum of squares of every unit's gradient, summed in fp64: fp32 sums are off by 1e-2 on 100M
-// elements (docs/design.md).
+// Square root of the sum of squares of every unit's gradient, summed in fp64: fp32 sums are off by 1e-2 on
+// 100M elements (docs/design.md).
 double gradient_norm(const Model& model);
 
 // b += gamma · sign(mean(count) − count), in integers: sign(total − E · count).

@@ -1,6 +1,7 @@
 #pragma once
-// The parameters of one unit and one group in flat buffers: fp32 (or fp64) masters, gradients, and a compute copy while
-// the unit is unsharded. With one rank and equal dtypes the master is the compute buffer and nothing is copied.
+// The parameters of one unit and one group in flat buffers: fp32 (or fp64) masters, gradients, and a compute
+// copy while the unit is unsharded. With one rank and equal dtypes the master is the compute buffer and
+// nothing is copied.
 
 #include <deque>
 #include <functional>
@@ -38,8 +39,8 @@ class FlatUnit {
   void unshard();
   void reshard();
 
-  at::Tensor& master() { return master_; }              // flat, trainable parameters first
-  at::Tensor& grad() { return grad_; }                  // flat, covers the trainable part only
+  at::Tensor& master() { return master_; }                      // flat, trainable parameters first
+  at::Tensor& grad() { return grad_; }                          // flat, covers the trainable part only
   const std::vector<Range>& ranges() const { return ranges_; }  // of the trainable part
   std::deque<Slot>& slots() { return slots_; }
   // A parameter's part of the master buffer, with its shape.

@@ -12,7 +12,8 @@ namespace dsv3 {
 namespace {
 
 template <class T>
-T choose(const char* key, const std::string& value, std::initializer_list<std::pair<const char*, T>> choices) {
+T choose(const char* key, const std::string& value,
+         std::initializer_list<std::pair<const char*, T>> choices) {
   for (const auto& [name, result] : choices)
     if (value == name) return result;
   throw UsageError(key, "unknown value '" + printable(value) + "'");
@@ -30,7 +31,8 @@ ExecOptions ExecOptions::from(const RunConfig& run) {
   exec.ops = OpsOptions::parse(run.ops.backend, run.ops.grouped, run.ops.attention);
   exec.dtype = choose<at::ScalarType>("train.dtype", run.train.dtype,
                                       {{"bf16", at::kBFloat16}, {"fp32", at::kFloat}, {"fp64", at::kDouble}});
-  exec.device = choose<at::DeviceType>("train.device", run.train.device, {{"cpu", at::kCPU}, {"cuda", at::kCUDA}});
+  exec.device =
+      choose<at::DeviceType>("train.device", run.train.device, {{"cpu", at::kCPU}, {"cuda", at::kCUDA}});
   const std::string& recompute = run.parallel.recompute;
   if (recompute.starts_with("every:")) {
     exec.recompute = Recompute::block;
@@ -38,7 +40,8 @@ ExecOptions ExecOptions::from(const RunConfig& run) {
     const char* last = recompute.data() + recompute.size();
     auto [end, error] = std::from_chars(first, last, exec.recompute_every);
     if (error != std::errc() || end != last || exec.recompute_every < 1)
-      throw UsageError("parallel.recompute", "'" + printable(recompute) + "' is not every:N with N of 1 or more");
+      throw UsageError("parallel.recompute",
+                       "'" + printable(recompute) + "' is not every:N with N of 1 or more");
   } else {
     exec.recompute = choose<Recompute>("parallel.recompute", recompute,
                                        {{"none", Recompute::none},
@@ -50,10 +53,9 @@ ExecOptions ExecOptions::from(const RunConfig& run) {
                                  {{"after_forward", Reshard::after_forward},
                                   {"after_backward", Reshard::after_backward},
                                   {"never", Reshard::never}});
-  exec.balance.kind = choose<BalanceKind>("balance.loss", run.balance.loss,
-                                          {{"none", BalanceKind::none},
-                                           {"batch", BalanceKind::batch},
-                                           {"sequence", BalanceKind::sequence}});
+  exec.balance.kind = choose<BalanceKind>(
+      "balance.loss", run.balance.loss,
+      {{"none", BalanceKind::none}, {"batch", BalanceKind::batch}, {"sequence", BalanceKind::sequence}});
   exec.balance.indicator = choose<BalanceIndicator>(
       "balance.indicator", run.balance.indicator,
       {{"unbiased", BalanceIndicator::unbiased}, {"selected", BalanceIndicator::selected}});
@@ -80,9 +82,10 @@ Model::Model(const ModelConfig& config, const Mesh&, const ExecOptions& exec)
                     .normalise = config.norm_topk_prob};
   shared_.dispatch = local_dispatch(config.n_routed_experts);
 
-  const FlatUnitOptions options{.compute_dtype = exec.dtype,
-                                .device = exec.device,
-                                .frozen = [&](const std::string& name) { return matches(exec.freeze, name); }};
+  const FlatUnitOptions options{
+      .compute_dtype = exec.dtype, .device = exec.device, .frozen = [&](const std::string& name) {
+        return matches(exec.freeze, name);
+      }};
   units_.resize(static_cast<size_t>(table_.num_units));
   flat_of_unit_.resize(units_.size());
   for (int unit = 0; unit < table_.num_units; ++unit) {
@@ -107,7 +110,9 @@ Model::Model(const ModelConfig& config, const Mesh&, const ExecOptions& exec)
 
 Model::~Model() = default;
 
-std::vector<FlatUnit*> Model::flat_units_of(int unit) const { return flat_of_unit_[static_cast<size_t>(unit)]; }
+std::vector<FlatUnit*> Model::flat_units_of(int unit) const {
+  return flat_of_unit_[static_cast<size_t>(unit)];
+}
 
 RouterState* Model::router_state(int64_t layer) {
   for (RouterState& state : router_states_)
@@ -125,8 +130,9 @@ PassContext Model::pass_context(const MicroBatch& micro) const {
   PassContext pass;
   pass.shared = &shared_;
   const int64_t S = micro.tokens_BS.size(1);
-  const at::Tensor positions =
-      micro.positions_BS.defined() ? micro.positions_BS : at::arange(S, micro.tokens_BS.options()).unsqueeze(0);
+  const at::Tensor positions = micro.positions_BS.defined()
+                                   ? micro.positions_BS
+                                   : at::arange(S, micro.tokens_BS.options()).unsqueeze(0);
   pass.rope = rope_tables(shared_.config, positions, at_least_fp32(exec_.dtype));
   pass.mask = AttentionMask::create(micro.padding_BS, micro.documents_BS);
   return pass;

@@ -24,11 +24,11 @@ struct ExecOptions {
   at::ScalarType dtype = at::kFloat;  // bf16, fp32 or fp64
   at::Device device = at::kCPU;
   Recompute recompute = Recompute::none;
-  int64_t recompute_every = 1;        // with Recompute::block: every N-th block
+  int64_t recompute_every = 1;  // with Recompute::block: every N-th block
   Reshard reshard = Reshard::after_backward;
   BalanceOptions balance;
-  bool mtp_pre_norm = false;          // hidden input of depth 1 before the final norm
-  std::vector<std::string> freeze;    // globs over parameter names
+  bool mtp_pre_norm = false;        // hidden input of depth 1 before the final norm
+  std::vector<std::string> freeze;  // globs over parameter names
   bool deterministic = true;
 
   static ExecOptions from(const RunConfig& run);
@@ -38,8 +38,8 @@ class Step;
 struct Output;
 struct ForwardOptions;
 
-// Promises: not movable, Params at stable addresses whose data is there during a call only; each rank makes the same
-// calls in the same order.
+// Promises: not movable, Params at stable addresses whose data is there during a call only; each rank makes
+// the same calls in the same order.
 class Model {
  public:
   Model(const ModelConfig& config, const Mesh& mesh, const ExecOptions& exec);
@@ -48,8 +48,8 @@ class Model {
 
   // Philox normal numbers by (seed, parameter name, index): the same for every layout.
   void initialise(uint64_t seed);
-  // Weights from a Hugging Face folder or a run folder's hf/. missing_mtp: what to do about MTP modules that the
-  // folder lacks: an InputError, or keep what initialise() gave. Returns the depths that were missing.
+  // Weights from a Hugging Face folder or a run folder's hf/. missing_mtp: what to do about MTP modules that
+  // the folder lacks: an InputError, or keep what initialise() gave. Returns the depths that were missing.
   std::vector<int64_t> load(const std::filesystem::path& folder, bool allow_missing_mtp = false);
   // Writes a folder that transformers loads; bf16 when training in bf16, else fp32.
   void save_hf(const std::filesystem::path& folder) const;

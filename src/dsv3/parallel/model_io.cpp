@@ -90,14 +90,13 @@ void Model::save_hf(const std::filesystem::path& folder) const {
     if (spec.role == Role::router_bias)
       for (const RouterState& state : router_states_)
         if (table_.block_unit(state.layer) == spec.unit) values[spec.name] = state.bias_E;
-  write_hf_folder(
-      folder, shared_.config,
-      [&](const ParamSpec& spec, int64_t begin, std::span<float> out) {
-        const at::Tensor part =
-            values.at(spec.name).view({-1}).narrow(0, begin, static_cast<int64_t>(out.size()));
-        at::from_blob(out.data(), {static_cast<int64_t>(out.size())}, at::kFloat).copy_(part);
-      },
-      {.dtype = exec_.dtype == at::kBFloat16 ? DType::bf16 : DType::f32});
+  write_hf_folder(folder, shared_.config,
+                  [&](const ParamSpec& spec, int64_t begin, std::span<float> out) {
+                    const at::Tensor part =
+                        values.at(spec.name).view({-1}).narrow(0, begin, static_cast<int64_t>(out.size()));
+                    at::from_blob(out.data(), {static_cast<int64_t>(out.size())}, at::kFloat).copy_(part);
+                  },
+                  {.dtype = exec_.dtype == at::kBFloat16 ? DType::bf16 : DType::f32});
 }
 
 }  // namespace dsv3

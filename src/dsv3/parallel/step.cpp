@@ -1,10 +1,10 @@
 #include "dsv3/parallel/step.h"
 
+#include <torch/csrc/autograd/autograd.h>
+
 #include "dsv3/ops/embedding.h"
 #include "dsv3/ops/rms_norm.h"
 #include "dsv3/ops/torch_pch.h"
-
-#include <torch/csrc/autograd/autograd.h>
 
 namespace dsv3 {
 namespace {
@@ -95,7 +95,8 @@ class Forward {
       const int64_t layer = config.num_hidden_layers + k - 1;
       const Tensor embedded = embedding(inputs.tokens_BS, model_.unit(0)[Role::embed_tokens]);
       std::vector<Tensor> entering{embedded, hidden};
-      for (Piece& piece : block_pieces(layer, true)) entering = {run_piece(std::move(piece), entering, layer)};
+      for (Piece& piece : block_pieces(layer, true))
+        entering = {run_piece(std::move(piece), entering, layer)};
       hidden = entering[0];
       out_.mtp.push_back(run_head(hidden, inputs.targets_BS, {}));
     }
@@ -117,8 +118,8 @@ class Forward {
     return inputs;
   }
 
-  // The block of `layer` as one piece, or as two where only one half is recomputed. mtp: the first piece takes
-  // {embedded, hidden} and the last one ends with shared_head.norm.
+  // The block of `layer` as one piece, or as two where only one half is recomputed. mtp: the first piece
+  // takes {embedded, hidden} and the last one ends with shared_head.norm.
   std::vector<Piece> block_pieces(int64_t layer, bool mtp) {
     const PassContext* pass = tape_->passes.back().get();
     const int unit = model_.table().block_unit(layer);
@@ -144,7 +145,9 @@ class Forward {
                },
                attention, nullptr},
               {units,
-               [second](const std::vector<Tensor>& in, const Tensor& replay_TK) { return second(in[0], replay_TK); },
+               [second](const std::vector<Tensor>& in, const Tensor& replay_TK) {
+                 return second(in[0], replay_TK);
+               },
                !attention && router != nullptr, router}};
     }
     return {{units,
@@ -337,10 +340,13 @@ Output Model::evaluate(const MicroBatch& micro, const ForwardOptions& options) {
 StepCounts count_batch(const Batch& batch, int64_t mtp_depth) {
   StepCounts counts;
   counts.mtp_valid.resize(static_cast<size_t>(mtp_depth), 0);
-  auto targets = [](const DepthInputs& inputs) { return inputs.targets_BS.ne(kIgnoredTarget).sum().item<int64_t>(); };
+  auto targets = [](const DepthInputs& inputs) {
+    return inputs.targets_BS.ne(kIgnoredTarget).sum().item<int64_t>();
+  };
   for (const MicroBatch& micro : batch.micro) {
     counts.sequences += micro.tokens_BS.size(0);
-    counts.tokens += micro.padding_BS.defined() ? micro.padding_BS.sum().item<int64_t>() : micro.tokens_BS.numel();
+    counts.tokens +=
+        micro.padding_BS.defined() ? micro.padding_BS.sum().item<int64_t>() : micro.tokens_BS.numel();
     counts.valid += targets(inputs_of_depth(micro, 0));
     for (int64_t k = 1; k <= mtp_depth; ++k) counts.mtp_valid[k - 1] += targets(inputs_of_depth(micro, k));
   }

@@ -16,29 +16,29 @@ struct ForwardOptions {
   bool routing = false;         // routing of every layer, outside the graph
 };
 
-// The leaves that a loss is written on: after loss.backward() their grad() is what Step::backward reads; an undefined
-// grad is zero. Several may be alive at once.
+// The leaves that a loss is written on: after loss.backward() their grad() is what Step::backward reads; an
+// undefined grad is zero. Several may be alive at once.
 struct Output {
   struct Depth {
-    at::Tensor logp_BS;    // log-probability of the target, at least fp32; 0 where the target is −100
-    at::Tensor extra_BS;   // ForwardOptions::vocab of the main model; undefined without
-    at::Tensor logits_BSV; // ForwardOptions::logits
+    at::Tensor logp_BS;     // log-probability of the target, at least fp32; 0 where the target is −100
+    at::Tensor extra_BS;    // ForwardOptions::vocab of the main model; undefined without
+    at::Tensor logits_BSV;  // ForwardOptions::logits
   };
   at::Tensor logp_BS, extra_BS, logits_BSV;
-  std::vector<Depth> mtp;               // depth 1 … D
-  std::map<int64_t, at::Tensor> hidden; // block → [B, S, H]
-  std::map<int64_t, Routing> routing;   // layer → its routing, detached
-  at::Tensor balance_loss;              // detached scalar: this micro-batch's share of the global mean
+  std::vector<Depth> mtp;                // depth 1 … D
+  std::map<int64_t, at::Tensor> hidden;  // block → [B, S, H]
+  std::map<int64_t, Routing> routing;    // layer → its routing, detached
+  at::Tensor balance_loss;               // detached scalar: this micro-batch's share of the global mean
 
   struct Tape;
-  std::shared_ptr<Tape> tape;           // boundaries; empty without a graph
+  std::shared_ptr<Tape> tape;  // boundaries; empty without a graph
 };
 
 // Sums over the whole step and all ranks.
 struct StepCounts {
-  int64_t tokens = 0;                // input positions without padding
-  int64_t valid = 0;                 // targets of the main loss
-  std::vector<int64_t> mtp_valid;    // targets of each depth
+  int64_t tokens = 0;              // input positions without padding
+  int64_t valid = 0;               // targets of the main loss
+  std::vector<int64_t> mtp_valid;  // targets of each depth
   int64_t sequences = 0;
 };
 

@@ -6,7 +6,11 @@ namespace dsv3 {
 
 LayerLoad load_of(int64_t layer, const at::Tensor& count_E, const at::Tensor& bias_E) {
   const double mean = count_E.sum().item<double>() / static_cast<double>(count_E.numel());
-  LayerLoad load{.layer = layer, .max_violation = 0, .dead = count_E.eq(0).sum().item<int64_t>(), .bias_min = 0, .bias_max = 0};
+  LayerLoad load{.layer = layer,
+                 .max_violation = 0,
+                 .dead = count_E.eq(0).sum().item<int64_t>(),
+                 .bias_min = 0,
+                 .bias_max = 0};
   if (mean > 0) load.max_violation = (count_E.max().item<double>() - mean) / mean;
   load.bias_min = bias_E.min().item<double>();
   load.bias_max = bias_E.max().item<double>();
@@ -21,12 +25,15 @@ EvalResult evaluate(Model& model, const Loader& loader, int64_t micro_batch, int
   std::vector<int64_t> valid(depths + 1, 0);
   std::map<int64_t, at::Tensor> counts;
   const int64_t samples = loader.samples_per_epoch();
-  for (int64_t begin = 0, done = 0; begin < samples && (batches == 0 || done < batches); begin += micro_batch, ++done) {
+  for (int64_t begin = 0, done = 0; begin < samples && (batches == 0 || done < batches);
+       begin += micro_batch, ++done) {
     const int64_t sequences = std::min(micro_batch, samples - begin);
     const Batch batch = loader.at(begin, sequences);
     for (const MicroBatch& micro : batch.micro) {
-      const Output output = model.evaluate(micro, {.hidden = {}, .vocab = {}, .logits = false, .routing = true});
-      const StepCounts step = count_batch({.micro = {micro}, .first_sample = 0}, static_cast<int64_t>(depths));
+      const Output output =
+          model.evaluate(micro, {.hidden = {}, .vocab = {}, .logits = false, .routing = true});
+      const StepCounts step =
+          count_batch({.micro = {micro}, .first_sample = 0}, static_cast<int64_t>(depths));
       sums[0] -= output.logp_BS.sum().item<double>();
       valid[0] += step.valid;
       for (size_t k = 0; k < depths; ++k) {
@@ -40,7 +47,9 @@ EvalResult evaluate(Model& model, const Loader& loader, int64_t micro_batch, int
     }
     result.sequences += sequences;
   }
-  auto mean = [&](size_t depth) { return sums[depth] / static_cast<double>(std::max<int64_t>(valid[depth], 1)); };
+  auto mean = [&](size_t depth) {
+    return sums[depth] / static_cast<double>(std::max<int64_t>(valid[depth], 1));
+  };
   result.loss = mean(0);
   result.targets = valid[0];
   for (size_t k = 1; k <= depths; ++k) result.mtp_loss.push_back(mean(k));

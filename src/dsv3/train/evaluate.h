@@ -15,14 +15,14 @@ struct LayerLoad {
 LayerLoad load_of(int64_t layer, const at::Tensor& count_E, const at::Tensor& bias_E);
 
 struct EvalResult {
-  double loss = 0;                     // nats per target of the main model
-  std::vector<double> mtp_loss;        // of each depth, own targets
+  double loss = 0;               // nats per target of the main model
+  std::vector<double> mtp_loss;  // of each depth, own targets
   int64_t targets = 0, sequences = 0;
   std::vector<LayerLoad> load;
 };
 
-// batches micro-batches of the loader from its beginning, 0: all of one epoch. Leaves router bias, counters and every
-// generator as they are.
+// batches micro-batches of the loader from its beginning, 0: all of one epoch. Leaves router bias, counters
+// and every generator as they are.
 EvalResult evaluate(Model& model, const Loader& loader, int64_t micro_batch, int64_t batches);
 
 }  // namespace dsv3

@@ -5,8 +5,8 @@
 namespace dsv3 {
 
 Loader::Loader(const RunConfig& run, bool valid)
-    : stream_(valid ? run.data.valid : run.data.train, run.data.seq_len, run.data.seed, run.data.shuffle && !valid,
-              run.model.vocab_size),
+    : stream_(valid ? run.data.valid : run.data.train, run.data.seq_len, run.data.seed,
+              run.data.shuffle && !valid, run.model.vocab_size),
       micro_batch_(run.train.micro_batch),
       document_mask_(run.data.mask == "document") {}
 

@@ -35,9 +35,10 @@ std::string json_line(const StepMetrics& m) {
       R"({{"step":{},"tokens":{},"loss":{},"lm_loss":{},"mtp_loss":{},"balance_loss":{},"lr":{},"grad_norm":{},)"
       R"("tokens_per_s":{},"step_s":{},"data_s":{},"comm_s":0,"save_s":0,"mem_bytes":{},"max_vio":{},)"
       R"("dead_experts":{},"skipped":{},"comm":{{}}}})",
-      m.step, m.tokens, number(m.loss), number(m.lm_loss), number(m.mtp_loss), number(m.balance_loss), number(m.lr),
-      number(m.grad_norm), number(static_cast<double>(m.step_tokens) / m.step_s), number(m.step_s), number(m.data_s),
-      m.mem_bytes, number(load ? load->max_violation : 0), dead, m.skipped);
+      m.step, m.tokens, number(m.loss), number(m.lm_loss), number(m.mtp_loss), number(m.balance_loss),
+      number(m.lr), number(m.grad_norm), number(static_cast<double>(m.step_tokens) / m.step_s),
+      number(m.step_s), number(m.data_s), m.mem_bytes, number(load ? load->max_violation : 0), dead,
+      m.skipped);
 }
 
 std::string json_line(const EvalResult& eval, int64_t step, int64_t tokens) {
@@ -46,21 +47,24 @@ std::string json_line(const EvalResult& eval, int64_t step, int64_t tokens) {
 }
 
 std::string step_header() {
-  return fmt::format("{:>11} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8} {:>7} {:>13} {:>8}", "step", "loss", "lm", "mtp",
-                     "grad", "lr", "tok/s", "memory", "worst load", "left");
+  return fmt::format("{:>11} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8} {:>7} {:>13} {:>8}", "step", "loss", "lm",
+                     "mtp", "grad", "lr", "tok/s", "memory", "worst load", "left");
 }
 
 std::string step_line(const StepMetrics& m, int64_t total_steps, double remaining_s) {
   const LayerLoad* load = worst(m.load);
-  const std::string loaded = load ? fmt::format("{:.2f}x layer {}", 1 + load->max_violation, load->layer) : "-";
-  return fmt::format("{:>11} {:>8.4f} {:>8.4f} {:>8.4f} {:>8.3f} {:>9.2e} {:>8.0f} {:>6.2f}G {:>13} {:>8}{}",
-                     total_steps > 0 ? fmt::format("{}/{}", m.step, total_steps) : fmt::format("{}", m.step), m.loss,
-                     m.lm_loss, m.mtp_loss, m.grad_norm, m.lr, static_cast<double>(m.step_tokens) / m.step_s,
-                     static_cast<double>(m.mem_bytes) / (1 << 30), loaded,
-                     remaining_s < 0 ? "-" : duration(remaining_s), m.skipped ? fmt::format("  skipped {}", m.skipped) : "");
+  const std::string loaded =
+      load ? fmt::format("{:.2f}x layer {}", 1 + load->max_violation, load->layer) : "-";
+  return fmt::format(
+      "{:>11} {:>8.4f} {:>8.4f} {:>8.4f} {:>8.3f} {:>9.2e} {:>8.0f} {:>6.2f}G {:>13} {:>8}{}",
+      total_steps > 0 ? fmt::format("{}/{}", m.step, total_steps) : fmt::format("{}", m.step), m.loss,
+      m.lm_loss, m.mtp_loss, m.grad_norm, m.lr, static_cast<double>(m.step_tokens) / m.step_s,
+      static_cast<double>(m.mem_bytes) / (1 << 30), loaded, remaining_s < 0 ? "-" : duration(remaining_s),
+      m.skipped ? fmt::format("  skipped {}", m.skipped) : "");
 }
 
-MetricsFile::MetricsFile(const std::filesystem::path& path) : file_(std::fopen(path.c_str(), "ae")), path_(path) {
+MetricsFile::MetricsFile(const std::filesystem::path& path)
+    : file_(std::fopen(path.c_str(), "ae")), path_(path) {
   if (!file_) throw RunError(path_, "cannot be opened for writing");
 }
 

@@ -20,10 +20,11 @@ struct StepMetrics {
   int64_t step_tokens = 0;
   int64_t mem_bytes = 0;  // peak resident memory of the process
   std::vector<LayerLoad> load;
-  int64_t skipped = 0;    // cumulative
+  int64_t skipped = 0;  // cumulative
 };
 
-// One JSON object; numbers with 17 significant digits, non-finite ones null, so that runs compare bit for bit.
+// One JSON object; numbers with 17 significant digits, non-finite ones null, so that runs compare bit for
+// bit.
 std::string json_line(const StepMetrics& metrics);
 std::string json_line(const EvalResult& eval, int64_t step, int64_t tokens);
 

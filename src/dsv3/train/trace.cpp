@@ -9,8 +9,8 @@ namespace {
 
 using at::Tensor;
 
-void add_routing(std::map<std::string, Tensor>& out, int64_t layer, const Routing& routing, at::IntArrayRef shape,
-                 const Tensor& count_E) {
+void add_routing(std::map<std::string, Tensor>& out, int64_t layer, const Routing& routing,
+                 at::IntArrayRef shape, const Tensor& count_E) {
   const auto [ids, order] = routing.ids_TK.sort(-1);
   std::vector<int64_t> sizes{shape[0], shape[1], ids.size(1)};
   const std::string prefix = "router." + std::to_string(layer);
@@ -25,7 +25,8 @@ void add_gradients(std::map<std::string, Tensor>& out, const Model& model) {
       if (!slot.trainable) continue;
       const Tensor flat = slot.param.grad.view({-1});
       for (const HfTensor& part : slot.spec->hf) {
-        const int64_t numel = std::accumulate(part.shape.begin(), part.shape.end(), int64_t{1}, std::multiplies<>());
+        const int64_t numel =
+            std::accumulate(part.shape.begin(), part.shape.end(), int64_t{1}, std::multiplies<>());
         out["grad." + part.name] = flat.narrow(0, part.offset, numel).view(part.shape).clone();
       }
     }
@@ -33,7 +34,8 @@ void add_gradients(std::map<std::string, Tensor>& out, const Model& model) {
 
 }  // namespace
 
-std::map<std::string, Tensor> trace(Model& model, const MicroBatch& micro, const LossOptions& loss, bool gradients) {
+std::map<std::string, Tensor> trace(Model& model, const MicroBatch& micro, const LossOptions& loss,
+                                    bool gradients) {
   const ModelConfig& config = model.config();
   ForwardOptions options{.hidden = {}, .vocab = {}, .logits = true, .routing = true};
   options.hidden.resize(static_cast<size_t>(config.num_hidden_layers));
@@ -66,12 +68,16 @@ std::map<std::string, Tensor> trace(Model& model, const MicroBatch& micro, const
 
 Tensor targets_of_labels(const Tensor& labels_BS, const Tensor& padding_BS, const Tensor& documents_BS) {
   const int64_t S = labels_BS.size(1);
-  auto next = [S](const Tensor& x, int64_t fill) { return at::constant_pad_nd(x.narrow(1, 1, S - 1), {0, 1}, fill); };
+  auto next = [S](const Tensor& x, int64_t fill) {
+    return at::constant_pad_nd(x.narrow(1, 1, S - 1), {0, 1}, fill);
+  };
   Tensor targets = next(labels_BS, kIgnoredTarget);
   if (padding_BS.defined())
     targets = targets.masked_fill(
-        padding_BS.logical_and(next(padding_BS.to(at::kLong), 0).to(at::kBool)).logical_not(), kIgnoredTarget);
-  if (documents_BS.defined()) targets = targets.masked_fill(next(documents_BS, -1).ne(documents_BS), kIgnoredTarget);
+        padding_BS.logical_and(next(padding_BS.to(at::kLong), 0).to(at::kBool)).logical_not(),
+        kIgnoredTarget);
+  if (documents_BS.defined())
+    targets = targets.masked_fill(next(documents_BS, -1).ne(documents_BS), kIgnoredTarget);
   return targets;
 }
 

@@ -1,5 +1,5 @@
-// dsv3-engine bench-steps: trains bench-108m, one step for each "go" line of standard input, so that tools/peers/bench.py
-// can alternate it with a peer. Prints a JSON line a step; memory at the end.
+// dsv3-engine bench-steps: trains bench-108m, one step for each "go" line of standard input, so that
+// tools/peers/bench.py can alternate it with a peer. Prints a JSON line a step; memory at the end.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>

@@ -38,15 +38,18 @@ int doctor_command(std::vector<std::string> args) {
               {"gpus", num_cuda_devices()},
               {"disk_free_bytes", space.available}};
   Json problems = Json::array();
-  if (chunks < at::get_num_threads()) problems.push_back("at::parallel_for runs serially: the build lacks -fopenmp");
-  if (at::get_num_threads() == 1) problems.push_back("one thread only: set OMP_NUM_THREADS to the number of cores");
+  if (chunks < at::get_num_threads())
+    problems.push_back("at::parallel_for runs serially: the build lacks -fopenmp");
+  if (at::get_num_threads() == 1)
+    problems.push_back("one thread only: set OMP_NUM_THREADS to the number of cores");
   if (space.available < (1ull << 30)) problems.push_back("less than 1 GB free in this folder");
   out["problems"] = problems;
   if (json) {
     fmt::print("{}\n", out.dump());
   } else {
     for (const auto& [key, value] : out.items())
-      if (key != "problems") fmt::print("{:<16} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+      if (key != "problems")
+        fmt::print("{:<16} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
     for (const auto& problem : problems) fmt::print("problem          {}\n", problem.get<std::string>());
     if (problems.empty()) fmt::print("nothing to mend\n");
   }

@@ -1,6 +1,4 @@
 // dsv3 eval: loss of a model on token files.
-#include "dsv3/train/evaluate.h"
-
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -12,6 +10,7 @@
 #include "dsv3/cli/engine/commands.h"
 #include "dsv3/cli/engine/load_model.h"
 #include "dsv3/data/ngram.h"
+#include "dsv3/train/evaluate.h"
 
 namespace dsv3 {
 namespace {
@@ -35,13 +34,16 @@ int eval_command(std::vector<std::string> args) {
   app.add_option("--model", model_dir, "Hugging Face or run folder")->required();
   app.add_option("--data", data, "PREFIX of the token files")->required();
   app.add_option("--seq-len", seq_len, "positions of a window, default 1024 or what the data holds");
-  app.add_option("--micro-batch", micro_batch, "windows at a time")->capture_default_str()->check(CLI::Range(1, 65536));
+  app.add_option("--micro-batch", micro_batch, "windows at a time")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 65536));
   app.add_option("--batches", batches, "stop after so many, 0: all")->capture_default_str();
   app.add_option("--baseline", baseline, "PREFIX: also the loss of bigram and trigram models counted on it");
   app.add_flag("--json", json, "print JSON");
   std::vector<std::string> flags = take_run_flags(args);
   if (!parse_args(app, args)) return 0;
-  if (!std::filesystem::exists(data + ".idx")) throw UsageError("--data", printable(data, 400) + ".idx: no such file");
+  if (!std::filesystem::exists(data + ".idx"))
+    throw UsageError("--data", printable(data, 400) + ".idx: no such file");
 
   if (!baseline.empty() && !std::filesystem::exists(baseline + ".idx"))
     throw UsageError("--baseline", printable(baseline, 400) + ".idx: no such file");
@@ -62,12 +64,18 @@ int eval_command(std::vector<std::string> args) {
                  {"trigram", trigram_loss(train, held_out, loaded.run.model.vocab_size)}};
   }
   if (json) {
-    Json out = {{"loss", result.loss}, {"perplexity", std::exp(result.loss)}, {"tokens", result.targets},
-                {"sequences", result.sequences}, {"mtp_loss", result.mtp_loss}};
+    Json out = {{"loss", result.loss},
+                {"perplexity", std::exp(result.loss)},
+                {"tokens", result.targets},
+                {"sequences", result.sequences},
+                {"mtp_loss", result.mtp_loss}};
     if (per_token > 0) out["bits_per_byte"] = bits;
     for (const LayerLoad& load : result.load)
-      out["load"].push_back({{"layer", load.layer}, {"max_vio", load.max_violation}, {"dead_experts", load.dead},
-                             {"bias_min", load.bias_min}, {"bias_max", load.bias_max}});
+      out["load"].push_back({{"layer", load.layer},
+                             {"max_vio", load.max_violation},
+                             {"dead_experts", load.dead},
+                             {"bias_min", load.bias_min},
+                             {"bias_max", load.bias_max}});
     for (const auto& [name, loss] : baselines) out[std::string(name) + "_loss"] = loss;
     fmt::print("{}\n", out.dump());
     return 0;
@@ -75,8 +83,10 @@ int eval_command(std::vector<std::string> args) {
   fmt::print("loss {:.4f}  perplexity {:.2f}", result.loss, std::exp(result.loss));
   if (per_token > 0) fmt::print("  bits per byte {:.4f}", bits);
   fmt::print("  over {} tokens in {} windows of {}\n", result.targets, result.sequences, seq_len);
-  for (size_t k = 0; k < result.mtp_loss.size(); ++k) fmt::print("MTP depth {}: loss {:.4f}\n", k + 1, result.mtp_loss[k]);
-  for (const auto& [name, loss] : baselines) fmt::print("{} model of {}: loss {:.4f}\n", name, baseline, loss);
+  for (size_t k = 0; k < result.mtp_loss.size(); ++k)
+    fmt::print("MTP depth {}: loss {:.4f}\n", k + 1, result.mtp_loss[k]);
+  for (const auto& [name, loss] : baselines)
+    fmt::print("{} model of {}: loss {:.4f}\n", name, baseline, loss);
   for (const LayerLoad& load : result.load)
     fmt::print("layer {:>3}: busiest expert {:.2f}x the mean, {} dead, bias {:+.4f} to {:+.4f}\n", load.layer,
                1 + load.max_violation, load.dead, load.bias_min, load.bias_max);

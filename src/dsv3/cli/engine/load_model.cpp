@@ -29,8 +29,8 @@ LoadedModel load_model(const std::filesystem::path& path, const std::vector<std:
     loaded.run.model.num_nextn_predict_layers = missing.front() - 1;
   }
   set_determinism(loaded.run.train.deterministic);
-  loaded.model =
-      std::make_unique<Model>(loaded.run.model, Mesh::create(loaded.run.parallel), ExecOptions::from(loaded.run));
+  loaded.model = std::make_unique<Model>(loaded.run.model, Mesh::create(loaded.run.parallel),
+                                         ExecOptions::from(loaded.run));
   loaded.model->load(loaded.folder);
   return loaded;
 }

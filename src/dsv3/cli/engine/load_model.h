@@ -10,7 +10,8 @@
 
 namespace dsv3 {
 
-// A Hugging Face folder, or a run folder's hf/. UsageError when nothing is there, InputError when it holds no model.
+// A Hugging Face folder, or a run folder's hf/. UsageError when nothing is there, InputError when it holds no
+// model.
 std::filesystem::path model_folder(const std::filesystem::path& path);
 
 struct LoadedModel {
@@ -19,7 +20,8 @@ struct LoadedModel {
   std::unique_ptr<Model> model;
 };
 
-// flags: "section.key=value". An MTP module none of whose tensors is in the weights is left out with a warning.
+// flags: "section.key=value". An MTP module none of whose tensors is in the weights is left out with a
+// warning.
 LoadedModel load_model(const std::filesystem::path& path, const std::vector<std::string>& flags);
 
 }  // namespace dsv3

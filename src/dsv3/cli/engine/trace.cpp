@@ -21,7 +21,8 @@ Tensor read_array(const std::string& flag, const std::string& path, const Tensor
   if (path.empty()) return {};
   if (!std::filesystem::exists(path)) throw UsageError(flag, printable(path, 400) + ": no such file");
   const NpyArray array = read_npy_int(path);
-  if (array.shape.size() != 2) throw InputError(path, "shape", "has " + std::to_string(array.shape.size()) + " dims, expected [B, S]");
+  if (array.shape.size() != 2)
+    throw InputError(path, "shape", "has " + std::to_string(array.shape.size()) + " dims, expected [B, S]");
   Tensor tensor = at::tensor(array.values, at::kLong).view(array.shape);
   if (tensor.numel() == 0) throw InputError(path, "shape", "is empty");
   if (like.defined() && tensor.sizes() != like.sizes())
@@ -29,7 +30,8 @@ Tensor read_array(const std::string& flag, const std::string& path, const Tensor
   return tensor;
 }
 
-void check_range(const std::string& path, const Tensor& values, int64_t low, int64_t high, bool ignored_allowed) {
+void check_range(const std::string& path, const Tensor& values, int64_t low, int64_t high,
+                 bool ignored_allowed) {
   Tensor bad = values.lt(low).logical_or(values.ge(high));
   if (ignored_allowed) bad = bad.logical_and(values.ne(kIgnoredTarget));
   if (!bad.any().item<bool>()) return;
@@ -63,14 +65,19 @@ std::map<int64_t, Tensor> read_routing(const std::string& path, Model& model, co
 void write_tensors(const std::string& path, const std::map<std::string, Tensor>& tensors) {
   auto dtype_of = [](const Tensor& t) {
     switch (t.scalar_type()) {
-      case at::kDouble: return DType::f64;
-      case at::kFloat: return DType::f32;
-      case at::kBFloat16: return DType::bf16;
-      default: return DType::i64;
+      case at::kDouble:
+        return DType::f64;
+      case at::kFloat:
+        return DType::f32;
+      case at::kBFloat16:
+        return DType::bf16;
+      default:
+        return DType::i64;
     }
   };
   std::vector<SafetensorsWriter::Entry> entries;
-  for (const auto& [name, tensor] : tensors) entries.push_back({name, dtype_of(tensor), tensor.sizes().vec()});
+  for (const auto& [name, tensor] : tensors)
+    entries.push_back({name, dtype_of(tensor), tensor.sizes().vec()});
   SafetensorsWriter writer(path, entries);
   for (const auto& [name, tensor] : tensors) {
     const Tensor data = tensor.contiguous().cpu();
@@ -88,7 +95,8 @@ int trace_command(std::vector<std::string> args) {
   app.add_option("--model", model_dir, "Hugging Face or run folder")->required();
   app.add_option("--tokens", tokens, "int64 [B, S] .npy")->required();
   app.add_option("--mask", mask, "[B, S] .npy, 0 = padding (left or right)");
-  app.add_option("--labels", labels, "[B, S] .npy aligned with the tokens, -100 = ignored; default: the tokens");
+  app.add_option("--labels", labels,
+                 "[B, S] .npy aligned with the tokens, -100 = ignored; default: the tokens");
   app.add_option("--positions", positions, "[B, S] .npy, default 0, 1, 2, ...");
   app.add_option("--documents", documents, "[B, S] .npy, attention stays inside a document");
   app.add_option("--routing", routing, "router choices of another trace, replayed");
@@ -114,10 +122,10 @@ int trace_command(std::vector<std::string> args) {
                                        micro.documents_BS);
   micro.replay = read_routing(routing, *loaded.model, micro.tokens_BS);
 
-  write_tensors(out, trace(*loaded.model, micro,
-                           {.mtp_lambda = loaded.run.mtp.lambda,
-                            .mtp_count_main = loaded.run.mtp.count == "main"},
-                           grads));
+  write_tensors(
+      out,
+      trace(*loaded.model, micro,
+            {.mtp_lambda = loaded.run.mtp.lambda, .mtp_count_main = loaded.run.mtp.count == "main"}, grads));
   return 0;
 }
 

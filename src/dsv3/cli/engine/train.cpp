@@ -19,7 +19,8 @@ namespace {
 volatile std::sig_atomic_t g_signal = 0;
 void remember_signal(int signal) { g_signal = signal; }
 
-// Until checkpoints exist there is nothing to save: the first signal ends the run after its step, the second at once.
+// Until checkpoints exist there is nothing to save: the first signal ends the run after its step, the second
+// at once.
 void install_signal_handlers() {
   struct sigaction action {};
   action.sa_handler = remember_signal;
@@ -55,7 +56,8 @@ void check_supported(const RunConfig& run) {
     throw UsageError("train.device", "'cuda', but no GPU is visible", "use cpu");
   if (!run.checkpoint.resume.empty() || run.checkpoint.every > 0)
     throw UsageError("checkpoint", "saving and resuming are not built yet", "remove the section");
-  if (run.metrics.tensorboard) throw UsageError("metrics.tensorboard", "is not built yet", "metrics.jsonl holds the values");
+  if (run.metrics.tensorboard)
+    throw UsageError("metrics.tensorboard", "is not built yet", "metrics.jsonl holds the values");
   if (run.data.fim_rate > 0) throw UsageError("data.fim_rate", "is not built yet", "leave it at 0");
 }
 
@@ -90,14 +92,17 @@ int train_command(std::vector<std::string> args) {
   auto evaluate_now = [&] {
     const EvalResult result = evaluate(model, *valid, run.train.micro_batch, run.eval.batches);
     metrics_file.write(json_line(result, trainer.state().step, trainer.state().tokens));
-    fmt::print("{:>11} held-out loss {:.4f} over {} tokens\n", trainer.state().step, result.loss, result.targets);
+    fmt::print("{:>11} held-out loss {:.4f} over {} tokens\n", trainer.state().step, result.loss,
+               result.targets);
   };
   double spent = 0;
   while (!trainer.done() && g_signal == 0) {
     const StepMetrics metrics = trainer.step();
     spent += metrics.step_s;
     const int64_t total = trainer.total_steps();
-    const double left = total > 0 ? spent / static_cast<double>(metrics.step) * static_cast<double>(total - metrics.step) : -1;
+    const double left =
+        total > 0 ? spent / static_cast<double>(metrics.step) * static_cast<double>(total - metrics.step)
+                  : -1;
     if (metrics.step % run.metrics.every == 0) {
       if ((metrics.step / run.metrics.every - 1) % 20 == 0) fmt::print("{}\n", step_header());
       fmt::print("{}\n", step_line(metrics, total, left));

@@ -6,8 +6,8 @@
 
 // Exported by libtorch_cpu, which holds MKL; the wheel ships no MKL headers.
 extern "C" {
-void sgemm_(const char*, const char*, const int*, const int*, const int*, const float*, const float*, const int*,
-            const float*, const int*, const float*, float*, const int*);
+void sgemm_(const char*, const char*, const int*, const int*, const int*, const float*, const float*,
+            const int*, const float*, const int*, const float*, float*, const int*);
 void dgemm_(const char*, const char*, const int*, const int*, const int*, const double*, const double*,
             const int*, const double*, const int*, const double*, double*, const int*);
 void cblas_gemm_bf16bf16f32(int layout, int trans_a, int trans_b, int m, int n, int k, float alpha,
@@ -69,10 +69,10 @@ void gemm(const GemmShape& shape, const double* a, const double* b, double beta,
 
 void gemm(const GemmShape& s, const at::BFloat16* a, const at::BFloat16* b, float beta, float* c) {
   if (s.m == 0 || s.n == 0) return;
-  cblas_gemm_bf16bf16f32(kRowMajor, s.trans_a ? kTrans : kNoTrans, s.trans_b ? kTrans : kNoTrans, blas_int(s.m),
-                         blas_int(s.n), blas_int(s.k), 1.f, reinterpret_cast<const uint16_t*>(a),
-                         blas_int(s.lda), reinterpret_cast<const uint16_t*>(b), blas_int(s.ldb), beta, c,
-                         blas_int(s.ldc));
+  cblas_gemm_bf16bf16f32(kRowMajor, s.trans_a ? kTrans : kNoTrans, s.trans_b ? kTrans : kNoTrans,
+                         blas_int(s.m), blas_int(s.n), blas_int(s.k), 1.f,
+                         reinterpret_cast<const uint16_t*>(a), blas_int(s.lda),
+                         reinterpret_cast<const uint16_t*>(b), blas_int(s.ldb), beta, c, blas_int(s.ldc));
 }
 
 at::Tensor matmul_nt(const at::Tensor& a, const at::Tensor& b) {
@@ -91,13 +91,9 @@ at::Tensor matmul_nt(const at::Tensor& a, const at::Tensor& b) {
 at::Tensor matmul_nn(const at::Tensor& a, const at::Tensor& b) {
   if (!has_amx_bf16() || a.numel() == 0) return widened(a).mm(widened(b)).to(at::kBFloat16);
   const at::Tensor x = a.contiguous(), w = b.contiguous();
-  return amx_product({.m = x.size(0),
-                      .n = w.size(1),
-                      .k = x.size(1),
-                      .lda = x.size(1),
-                      .ldb = w.size(1),
-                      .ldc = w.size(1)},
-                     x, w);
+  return amx_product(
+      {.m = x.size(0), .n = w.size(1), .k = x.size(1), .lda = x.size(1), .ldb = w.size(1), .ldc = w.size(1)},
+      x, w);
 }
 
 void add_matmul_tn(at::Tensor& c, const at::Tensor& a, const at::Tensor& b) {

@@ -13,8 +13,9 @@ namespace {
 template <class T>
 using Sum = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
-// Runs fn(e, first row, rows) for every expert with rows, largest first, on whichever thread is free. Each expert is one
-// single-threaded computation, so who runs it changes no bit. [Note: MKL inside a parallel region is single-threaded]
+// Runs fn(e, first row, rows) for every expert with rows, largest first, on whichever thread is free. Each
+// expert is one single-threaded computation, so who runs it changes no bit. [Note: MKL inside a parallel
+// region is single-threaded]
 template <class Fn>
 void each_expert(const std::vector<int64_t>& rows_e, Fn fn) {
   const int64_t experts = static_cast<int64_t>(rows_e.size());
@@ -125,7 +126,8 @@ at::Tensor swiglu_rows(const at::Tensor& h, const at::Tensor& weight_R) {
         const auto *gate = h_data + r * 2 * I, *up = gate + I;
         for (int64_t i = 0; i < I; ++i) {
           const S g = static_cast<S>(gate[i]);
-          y_data[r * I + i] = static_cast<scalar_t>(w_data[r] * (g / (S(1) + std::exp(-g))) * static_cast<S>(up[i]));
+          y_data[r * I + i] =
+              static_cast<scalar_t>(w_data[r] * (g / (S(1) + std::exp(-g))) * static_cast<S>(up[i]));
         }
       }
     });

@@ -8,7 +8,8 @@
 
 namespace dsv3::cpu {
 
-// y[r] = x[r] w_eᵀ (transposed; w: [e, out, in]) or x[r] w_e (w: [e, in, out]), rows expert-major. bf16, fp32, fp64.
+// y[r] = x[r] w_eᵀ (transposed; w: [e, out, in]) or x[r] w_e (w: [e, in, out]), rows expert-major. bf16,
+// fp32, fp64.
 at::Tensor grouped_matmul(const at::Tensor& x, const at::Tensor& w, const std::vector<int64_t>& rows_e,
                           bool transposed);
 

@@ -56,7 +56,8 @@ std::tuple<at::Tensor, at::Tensor> rms_norm(const at::Tensor& x, const at::Tenso
   at::Tensor y = at::empty_like(x);
   std::vector<int64_t> shape = x.sizes().vec();
   shape.back() = 1;
-  at::Tensor scale = at::empty(shape, x.options().dtype(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat));
+  at::Tensor scale =
+      at::empty(shape, x.options().dtype(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat));
   AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, x.scalar_type(), "rms_norm", [&] {
     at::parallel_for(0, rows, kRows, [&](int64_t begin, int64_t end) {
       forward_rows<scalar_t>(x.const_data_ptr<scalar_t>(), w.const_data_ptr<scalar_t>(),

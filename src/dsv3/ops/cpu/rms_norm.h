@@ -7,7 +7,8 @@
 
 namespace dsv3::cpu {
 
-// x: [..., H] contiguous bf16, fp32 or fp64; w: [H] of x's dtype. Returns y like x and scale [..., 1] = 1 / rms.
+// x: [..., H] contiguous bf16, fp32 or fp64; w: [H] of x's dtype. Returns y like x and scale [..., 1] = 1 /
+// rms.
 std::tuple<at::Tensor, at::Tensor> rms_norm(const at::Tensor& x, const at::Tensor& w, double eps);
 
 // Returns dx; adds dw to w_grad when it is defined.
