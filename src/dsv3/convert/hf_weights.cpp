@@ -24,7 +24,8 @@ bool is_inside(const fs::path& path, const fs::path& folder) {
 // snapshots/HASH/NAME is a link to blobs/HASH two levels up; those are the folder's own too.
 fs::path resolve(const fs::path& folder, const std::string& name) {
   std::error_code error;
-  const fs::path root = fs::canonical(folder, error), path = folder / name;
+  const fs::path root = fs::canonical(folder, error);
+  fs::path path = folder / name;
   const fs::path target = fs::canonical(path, error);
   if (error) throw InputError(path.string(), "", "no such file", "the download may be incomplete");
   const bool cache = root.parent_path().filename() == "snapshots" &&

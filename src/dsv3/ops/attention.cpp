@@ -67,16 +67,19 @@ Tensor latent_attention(const Tensor& q_nope, const Tensor& q_rope, const Tensor
                         const Tensor& k_rope_BTR, const Tensor& kv_b, const Tensor& allowed,
                         const AttentionDims& dims) {
   const auto dtype = at_least_fp32(q_nope.scalar_type());
-  const int64_t N = q_nope.size(2), C = latent_BTC.size(2);
+  const int64_t B = q_nope.size(0), Q = q_nope.size(1), N = q_nope.size(2), C = latent_BTC.size(2);
   const Tensor w = kv_b.view({N, dims.nope + dims.v, C});
   const Tensor w_k = w.narrow(1, 0, dims.nope), w_v = w.narrow(1, dims.nope, dims.v);  // [N, ·, C]
-  const Tensor q_BNQC = q_nope.transpose(1, 2).matmul(w_k);
-  const Tensor scores = (q_BNQC.matmul(latent_BTC.unsqueeze(1).transpose(-1, -2)) +
-                         q_rope.transpose(1, 2).matmul(k_rope_BTR.unsqueeze(1).transpose(-1, -2)))
+  // All heads read the same keys: heads and queries are the rows of one product, nothing is repeated a head.
+  auto rows = [&](const Tensor& x_BNQD) { return x_BNQD.reshape({B, N * Q, -1}); };
+  const Tensor q_BRC = rows(q_nope.transpose(1, 2).matmul(w_k));
+  const Tensor scores = (q_BRC.bmm(latent_BTC.transpose(1, 2)) +
+                         rows(q_rope.transpose(1, 2)).bmm(k_rope_BTR.transpose(1, 2)))
                             .mul(dims.scale)
-                            .to(dtype);  // [B, N, Q, T]
+                            .to(dtype)
+                            .view({B, N, Q, -1});
   const Tensor weights = scores.masked_fill(allowed.bitwise_not(), lowest(dtype)).softmax(-1);
-  const Tensor y_BNQC = weights.to(q_nope.scalar_type()).matmul(latent_BTC.unsqueeze(1));
+  const Tensor y_BNQC = rows(weights.to(q_nope.scalar_type())).bmm(latent_BTC).view({B, N, Q, C});
   return y_BNQC.matmul(w_v.transpose(-1, -2)).transpose(1, 2);
 }
 

@@ -1,0 +1,111 @@
+// The engine's commands from the command line: a run from text to generated text, and what is refused.
+#include "cli/run.h"
+#include "dsv3/base/json.h"
+
+namespace dsv3::test {
+namespace {
+
+namespace fs = std::filesystem;
+const fs::path kGoldens = fs::path(DSV3_SOURCE_DIR) / "tests/golden";
+const std::string kRun = kGoldens / "trajectory/run.toml";
+
+std::vector<Json> metrics_of(const fs::path& run) {
+  std::vector<Json> lines;
+  std::ifstream in(run / "metrics.jsonl");
+  for (std::string line; std::getline(in, line);) lines.push_back(parse_json(line, "metrics.jsonl"));
+  return lines;
+}
+
+TEST(Train, FromTextToARunFolderThatEveryCommandReads) {
+  TempDir dir;
+  const std::string out = dir / "run", data = kGoldens / "trajectory/text";
+  const Result train = dsv3({"train", kRun, "--train.steps=2", "--train.dtype=fp32", "--data.valid=" + data,
+                             "--eval.batches=2", "--train.out=" + out});
+  ASSERT_EQ(train.code, 0) << train.err;
+  const auto lines = metrics_of(out);
+  ASSERT_EQ(lines.size(), 3u);
+  for (const char* key :
+       {"step", "tokens", "loss", "lm_loss", "mtp_loss", "balance_loss", "lr", "grad_norm", "tokens_per_s",
+        "step_s", "data_s", "comm_s", "save_s", "mem_bytes", "max_vio", "dead_experts", "skipped", "comm"})
+    EXPECT_TRUE(lines[0].contains(key)) << key;
+  EXPECT_TRUE(lines[2].contains("eval_loss"));
+  EXPECT_EQ(dsv3({"config", "check", out + "/run.toml"}).code, 0);
+  const Result eval = dsv3({"eval", "--model", out, "--data", data, "--seq-len", "32", "--batches", "2",
+                            "--micro-batch", "1", "--json"});
+  ASSERT_EQ(eval.code, 0) << eval.err;
+  EXPECT_NEAR(parse_json(eval.out, "eval").at("loss").get<double>(), lines[2].at("eval_loss").get<double>(),
+              1e-6);
+  const Result again = dsv3({"train", kRun, "--train.out=" + out});
+  expect_failure(again, ExitCode::usage, {"train.out", "is not empty"});
+}
+
+TEST(Generate, GivesTheGoldensTokens) {
+  TempDir dir;
+  const fs::path golden = kGoldens / "moonlight";
+  const Result result = dsv3({"generate", "--model", golden, "--tokens", golden / "prompt.npy", "--out",
+                              dir / "new.npy", "--max-new-tokens", "64"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(read_file(dir / "new.npy").substr(128), read_file(golden / "generated.npy").substr(128));
+}
+
+TEST(Trace, WritesASafetensorsFileAndRefusesTokensOutsideTheVocabulary) {
+  TempDir dir;
+  const fs::path golden = kGoldens / "groups";
+  const Result result = dsv3({"trace", "--model", golden, "--tokens", golden / "tokens.npy", "--grads",
+                              "--out", dir / "trace.safetensors"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_GT(fs::file_size(dir / "trace.safetensors"), 10000u);
+  // prompt of a model with a larger vocabulary
+  std::string bad = read_file(golden / "tokens.npy");
+  bad[bad.size() - 7] = 1;  // the last id becomes 256 and more
+  write_file(dir / "bad.npy", bad);
+  const Result refused =
+      dsv3({"trace", "--model", golden, "--tokens", dir / "bad.npy", "--out", dir / "no.safetensors"});
+  expect_failure(refused, ExitCode::content, {"bad.npy", "element"});
+  EXPECT_FALSE(fs::exists(dir / "no.safetensors"));
+}
+
+TEST(BadInput, IsOneLineAndTheRightCode) {
+  TempDir dir;
+  const std::string golden = kGoldens / "groups", tokens = kGoldens / "groups/tokens.npy";
+  auto trace = [&](const std::string& model) {
+    return dsv3({"trace", "--model", model, "--tokens", tokens, "--out", dir / "out.safetensors"});
+  };
+  expect_failure(trace(dir / "absent"), ExitCode::usage, {"--model", "no such folder"});
+  fs::create_directory(dir / "empty");
+  expect_failure(trace(dir / "empty"), ExitCode::content, {"config.json"});
+  fs::create_directory(dir / "damaged");
+  fs::copy(fs::path(golden) / "config.json", dir / "damaged");
+  write_file(dir / "damaged/model.safetensors", "short");
+  expect_failure(trace(dir / "damaged"), ExitCode::content, {"model.safetensors"});
+  expect_failure(dsv3({"train", kRun, "--train.device=cuda", "--train.out=" + (dir / "run").string()}),
+                 ExitCode::usage, {"train.device", "no GPU"});
+  expect_failure(dsv3({"train", kRun, "--optim.lr=nan"}), ExitCode::usage, {"optim.lr"});
+  expect_failure(dsv3({"train", kRun, "--parallel.shard=2", "--train.out=" + (dir / "run").string()}),
+                 ExitCode::usage, {"parallel"});
+  expect_failure(dsv3({"train", kRun, "--train.out=" + (dir / "run").string(), "--model.vocab_size=20",
+                       "--model.init="}),
+                 ExitCode::usage, {"model.init"});
+  expect_failure(dsv3({"train", dir / "absent.toml"}), ExitCode::usage, {"absent.toml"});
+  EXPECT_FALSE(fs::exists(dir / "run"));
+}
+
+TEST(Train, EndsWithCode4WhenStepsGoOnFailing) {
+  TempDir dir;
+  const Result result =
+      dsv3({"train", kRun, "--train.dtype=fp32", "--optim.lr=1e38", "--optim.clip=0", "--schedule.lr=[]",
+            "--schedule.warmup_steps=0", "--train.max_bad_steps=3", "--train.out=" + (dir / "run").string()});
+  expect_failure(result, ExitCode::bad_steps, {"3 steps in a row"});
+  EXPECT_EQ(metrics_of(dir / "run").back().at("skipped").get<int>(), 3);
+  EXPECT_TRUE(metrics_of(dir / "run").back().at("loss").is_null());
+}
+
+TEST(Doctor, SaysWhatTheMachineOffers) {
+  const Result result = dsv3({"doctor", "--json"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  const Json json = parse_json(result.out, "doctor");
+  EXPECT_EQ(json.at("parallel_chunks"), json.at("threads"));
+}
+
+}  // namespace
+}  // namespace dsv3::test
