@@ -75,11 +75,16 @@ void write_tensors(const std::string& path, const std::map<std::string, Tensor>&
         return DType::i64;
     }
   };
+  // Larger elements first: every tensor of the file is aligned to its dtype.
+  std::vector<std::pair<std::string, Tensor>> ordered(tensors.begin(), tensors.end());
+  std::stable_sort(ordered.begin(), ordered.end(), [](const auto& a, const auto& b) {
+    return a.second.element_size() > b.second.element_size();
+  });
   std::vector<SafetensorsWriter::Entry> entries;
-  for (const auto& [name, tensor] : tensors)
+  for (const auto& [name, tensor] : ordered)
     entries.push_back({name, dtype_of(tensor), tensor.sizes().vec()});
   SafetensorsWriter writer(path, entries);
-  for (const auto& [name, tensor] : tensors) {
+  for (const auto& [name, tensor] : ordered) {
     const Tensor data = tensor.contiguous().cpu();
     writer.write({static_cast<const std::byte*>(data.const_data_ptr()), data.nbytes()});
   }
