@@ -73,11 +73,11 @@ Tensor latent_attention(const Tensor& q_nope, const Tensor& q_rope, const Tensor
   // All heads read the same keys: heads and queries are the rows of one product, nothing is repeated a head.
   auto rows = [&](const Tensor& x_BNQD) { return x_BNQD.reshape({B, N * Q, -1}); };
   const Tensor q_BRC = rows(q_nope.transpose(1, 2).matmul(w_k));
-  const Tensor scores = (q_BRC.bmm(latent_BTC.transpose(1, 2)) +
-                         rows(q_rope.transpose(1, 2)).bmm(k_rope_BTR.transpose(1, 2)))
-                            .mul(dims.scale)
-                            .to(dtype)
-                            .view({B, N, Q, -1});
+  const Tensor scores =
+      (q_BRC.bmm(latent_BTC.transpose(1, 2)) + rows(q_rope.transpose(1, 2)).bmm(k_rope_BTR.transpose(1, 2)))
+          .mul(dims.scale)
+          .to(dtype)
+          .view({B, N, Q, -1});
   const Tensor weights = scores.masked_fill(allowed.bitwise_not(), lowest(dtype)).softmax(-1);
   const Tensor y_BNQC = rows(weights.to(q_nope.scalar_type())).bmm(latent_BTC).view({B, N, Q, C});
   return y_BNQC.matmul(w_v.transpose(-1, -2)).transpose(1, 2);
