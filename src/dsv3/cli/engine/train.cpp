@@ -42,6 +42,14 @@ std::filesystem::path create_run_folder(const RunConfig& run) {
   return out;
 }
 
+// 8.5M, 671.0B
+std::string in_words(int64_t count) {
+  const auto value = static_cast<double>(count);
+  if (count >= 1'000'000'000) return fmt::format("{:.1f}B", value / 1e9);
+  if (count >= 1'000'000) return fmt::format("{:.1f}M", value / 1e6);
+  return fmt::format("{:.1f}K", value / 1e3);
+}
+
 void initialise(Model& model, const RunConfig& run) {
   model.initialise(run.train.seed);
   if (run.model_init.empty()) return;
@@ -66,9 +74,14 @@ void check_supported(const RunConfig& run) {
 int train_command(std::vector<std::string> args) {
   CLI::App app("Trains a model. Any key of the run file can be given as --section.key=value.", "train");
   std::string file;
+  int64_t nproc = 1;
   app.add_option("RUN.toml", file, "the run file")->required();
+  app.add_option("--nproc", nproc, "local ranks to start")->capture_default_str();
   std::vector<std::string> flags = take_run_flags(args);
   if (!parse_args(app, args)) return 0;
+  if (nproc != 1)
+    throw UsageError("--nproc", std::to_string(nproc) + ": this version trains in one process",
+                     "leave the flag out");
   const RunConfig run = RunConfig::load(file, flags);
   run.check_paths();
   check_supported(run);
@@ -84,9 +97,9 @@ int train_command(std::vector<std::string> args) {
   const std::filesystem::path out = create_run_folder(run);
   MetricsFile metrics_file(out / "metrics.jsonl");
 
-  fmt::print("{:.1f}M parameters, {} sequences of {} a step, {}, run folder {}\n",
-             static_cast<double>(num_params(run.model, true)) / 1e6, run.train.global_batch, run.data.seq_len,
-             run.train.dtype, out.string());
+  fmt::print("{} parameters, {} sequences of {} a step, {}, run folder {}\n",
+             in_words(num_params(run.model, true)), run.train.global_batch, run.data.seq_len, run.train.dtype,
+             out.string());
   Trainer trainer(run, model, optimizer, loader);
   install_signal_handlers();
   auto evaluate_now = [&] {
