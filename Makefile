@@ -33,7 +33,8 @@ test: build    ## the tests
 
 .PHONY: test-full
 test-full: build asan fuzz mutate  ## also what takes longer: long runs, sanitizers, fuzzing, mutations
-	@DSV3_TEST_FULL=1 $(CTEST) --test-dir build/release
+	@$(CTEST) --test-dir build/release
+	@tools/demo trigram
 
 .PHONY: test-peers
 test-peers: build  ## against transformers: goldens made anew and compared (fetches 5 GB)

@@ -89,6 +89,9 @@ TEST(BadInput, IsOneLineAndTheRightCode) {
   expect_failure(dsv3({"train", kRun, "--nproc", "2"}), ExitCode::usage, {"--nproc", "one process"});
   expect_failure(dsv3({"train", kRun}, {.env = {"RANK=0", "WORLD_SIZE=2"}}), ExitCode::usage,
                  {"WORLD_SIZE", "one process"});
+  expect_failure(
+      dsv3({"train", kRun, "--optim.freeze=[\"*q_z_proj*\"]", "--train.out=" + (dir / "run").string()}),
+      ExitCode::usage, {"optim.freeze", "q_z_proj"});
   expect_failure(dsv3({"train", dir / "absent.toml"}), ExitCode::usage, {"absent.toml"});
   EXPECT_FALSE(fs::exists(dir / "run"));
 }
@@ -101,6 +104,18 @@ TEST(Train, EndsWithCode4WhenStepsGoOnFailing) {
   expect_failure(result, ExitCode::bad_steps, {"3 steps in a row"});
   EXPECT_EQ(metrics_of(dir / "run").back().at("skipped").get<int>(), 3);
   EXPECT_TRUE(metrics_of(dir / "run").back().at("loss").is_null());
+}
+
+TEST(Train, ASignalEndsTheRunAfterItsStep) {
+  TempDir dir;
+  for (auto [signal, code] : {std::pair(SIGINT, 130), {SIGTERM, 143}}) {
+    const std::string out = (dir / std::to_string(signal)).string();
+    const Result result = dsv3({"train", kRun, "--train.steps=1000000", "--train.out=" + out},
+                               {.signal = signal, .signal_after_ms = 3000});
+    EXPECT_EQ(result.code, code) << result.err;
+    EXPECT_NE(result.err.find("stopped after step"), std::string::npos) << result.err;
+    EXPECT_FALSE(fs::exists(fs::path(out) / "hf"));
+  }
 }
 
 TEST(Doctor, SaysWhatTheMachineOffers) {

@@ -16,7 +16,7 @@ TEST(AdamW, DecaysMatricesAloneNeverNormsAndBiases) {
   const Batch batch = training.loader.at(0, 1);
   Step step = training.model.begin_step(batch);  // gradients are zero
   const auto before = test::weights(training.model);
-  training.optimizer.step(step.finish(), /*lr=*/0.1);
+  training.optimizer.step(step.finish(), /*lr=*/0.1, /*gamma=*/0);
   int decayed = 0, kept = 0;
   for (size_t u = 0; u < training.model.flat_units().size(); ++u) {
     FlatUnit& unit = *training.model.flat_units()[u];

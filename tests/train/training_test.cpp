@@ -111,7 +111,7 @@ TEST(Learning, OverfitsOneBatchAndThenWritesItDown) {
     losses = standard_loss(output, step.counts(), {.mtp_lambda = 0.3});
     losses.total.backward();
     step.backward(std::move(output));
-    training.optimizer.step(step.finish(), i < 200 ? 5e-3 : 1e-3);
+    training.optimizer.step(step.finish(), i < 200 ? 5e-3 : 1e-3, 0);
   }
   EXPECT_LT(losses.lm.item<double>(), 0.05);
   EXPECT_LT(losses.mtp[0].item<double>(), 0.1);

@@ -8,7 +8,7 @@ namespace dsv3 {
 
 Mesh Mesh::create(const ParallelConfig& parallel) {
   // A launcher's ranks would all train the same and write into one folder.
-  for (const char* name : {"WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"}) {
+  for (const char* name : {"WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"}) {
     const char* size = std::getenv(name);
     if (size && std::string_view(size) != "1")
       throw UsageError(name, "is " + printable(size) + ", this version trains in one process",

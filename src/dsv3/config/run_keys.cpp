@@ -232,7 +232,7 @@ const RunKey kKeys[] = {
 
     {.name = "metrics.every",
      .field = FIELD(metrics.every),
-     .help = "steps between lines of metrics.jsonl",
+     .help = "steps between lines on the terminal",
      .min = 1,
      .max = kInt},
     {.name = "metrics.load_every",

@@ -19,7 +19,7 @@ class Optimizer {
 
   // Clips by the global norm, updates the weights with learning rate lr, and moves each router's bias by
   // gamma · sign(mean(count) − count). loss_finite = false skips as a non-finite gradient does.
-  StepInfo step(const StepResult& result, double lr, double gamma = 0, bool loss_finite = true);
+  StepInfo step(const StepResult& result, double lr, double gamma, bool loss_finite = true);
 
   int64_t updates() const { return t_; }
 

@@ -100,6 +100,11 @@ Model::Model(const ModelConfig& config, const Mesh&, const ExecOptions& exec)
       for (FlatUnit::Slot& slot : flat->slots()) units_[unit].set(slot.spec->role, &slot.param);
     }
   }
+  for (const std::string& glob : exec.freeze)
+    if (std::none_of(table_.params.begin(), table_.params.end(),
+                     [&](const ParamSpec& spec) { return matches({glob}, spec.name); }))
+      throw UsageError("optim.freeze", "'" + printable(glob) + "' matches no parameter",
+                       "names are those of transformers' state_dict(), e.g. model.layers.0.*");
   const auto bias = at::TensorOptions().device(exec.device).dtype(at_least_fp32(exec.dtype));
   for (int64_t layer = 0; layer < config.num_hidden_layers + config.num_nextn_predict_layers; ++layer)
     if (config.is_moe(layer))

@@ -289,10 +289,15 @@ Step::Step(Model& model, const Batch& batch)
 }
 
 Output Step::forward(const MicroBatch& micro, const ForwardOptions& options) {
+  for (int64_t block : options.hidden)
+    if (block < 0 || block >= model_.config().num_hidden_layers)
+      throw std::out_of_range("ForwardOptions::hidden: no block " + std::to_string(block));
   return Forward(model_, micro, options, /*training=*/true, counts_.sequences).run();
 }
 
 void Step::backward(Output&& output) {
+  if (!output.tape)
+    throw std::logic_error("Step::backward: the output was consumed already, or comes from evaluate()");
   Output::Tape& tape = *output.tape;
   Param& embed = model_.unit(0)[Role::embed_tokens];
   const auto padding_id = model_.config().pad_token_id;

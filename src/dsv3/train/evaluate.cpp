@@ -41,7 +41,11 @@ EvalResult evaluate(Model& model, const Loader& loader, int64_t micro_batch, int
         valid[k + 1] += step.mtp_valid[k];
       }
       for (const auto& [layer, routing] : output.routing) {
-        const at::Tensor count = count_tokens(routing.ids_TK, {}, model.config().n_routed_experts);
+        const int64_t depth = std::max<int64_t>(0, layer - model.config().num_hidden_layers + 1);
+        const at::Tensor valid_BS = inputs_of_depth(micro, depth).valid_BS;
+        const at::Tensor count =
+            count_tokens(routing.ids_TK, valid_BS.defined() ? valid_BS.reshape({-1}) : at::Tensor(),
+                         model.config().n_routed_experts);
         counts[layer] = counts.contains(layer) ? counts[layer] + count : count;
       }
     }

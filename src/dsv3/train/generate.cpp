@@ -186,7 +186,8 @@ void GenerateOptions::validate() const {
   auto require = [](bool good, const char* name, auto value, const char* expected) {
     if (!good) throw UsageError(name, std::to_string(value) + ", expected " + expected);
   };
-  require(max_new_tokens >= 0, "--max-new-tokens", max_new_tokens, "0 or more");
+  require(max_new_tokens >= 0 && max_new_tokens <= 1 << 24, "--max-new-tokens", max_new_tokens,
+          "0 to 16777216");
   require(std::isfinite(temperature) && temperature >= 0, "--temperature", temperature, "0 (greedy) or more");
   require(top_k >= 0, "--top-k", top_k, "0 (all) or more");
   require(top_p > 0 && top_p <= 1, "--top-p", top_p, "a number above 0 and up to 1");

@@ -28,7 +28,8 @@ Loader::Loader(const RunConfig& run, bool valid)
     : stream_(valid ? run.data.valid : run.data.train, run.data.seq_len, run.data.seed,
               run.data.shuffle && !valid, run.model.vocab_size),
       micro_batch_(run.train.micro_batch),
-      document_mask_(run.data.mask == "document") {
+      document_mask_(run.data.mask == "document"),
+      device_(run.train.device) {
   for (const DataSource& source : valid ? run.data.valid : run.data.train)
     check_vocabulary(source, run.model.vocab_size);
   at(0, 1);  // what stands wrong in the files shows now, before a run folder exists
@@ -46,12 +47,14 @@ MicroBatch Loader::micro_batch(int64_t cursor, int64_t sequences) const {
     stream_.read(cursor + row, {ids[row].mutable_data_ptr<int64_t>(), length}, row_documents);
   }
   MicroBatch micro;
-  micro.tokens_BS = ids.narrow(1, 0, S).contiguous();
+  micro.tokens_BS = ids.narrow(1, 0, S).contiguous().to(device_);
   micro.targets_BS = ids.narrow(1, 1, S).contiguous();
   if (document_mask_) {
     micro.documents_BS = documents.narrow(1, 0, S).contiguous();
     micro.targets_BS.masked_fill_(documents.narrow(1, 1, S).ne(micro.documents_BS), kIgnoredTarget);
+    micro.documents_BS = micro.documents_BS.to(device_);
   }
+  micro.targets_BS = micro.targets_BS.to(device_);
   return micro;
 }
 

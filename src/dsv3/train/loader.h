@@ -22,6 +22,7 @@ class Loader {
   SampleStream stream_;
   int64_t micro_batch_;
   bool document_mask_;
+  at::Device device_;
 };
 
 }  // namespace dsv3

@@ -8,7 +8,7 @@
 
 namespace dsv3 {
 
-// Names of `dsv3 trace` (docs: cli.md's successor in docs/commands.md): logits, loss, lm_loss, balance_loss,
+// Names of `dsv3 trace`: logits, loss, lm_loss, balance_loss,
 // hidden.N, router.N.{experts,weights,counts}, mtp.K.{logits,loss} and, with gradients, grad.<Hugging Face
 // name>. micro: labels already shifted into targets_BS.
 std::map<std::string, at::Tensor> trace(Model& model, const MicroBatch& micro, const LossOptions& loss,

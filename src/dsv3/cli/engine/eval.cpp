@@ -20,7 +20,10 @@ double bytes_per_token(const std::string& prefix) {
   const std::filesystem::path path = prefix + ".json";
   if (!std::filesystem::exists(path)) return 0;
   const Json json = read_json(path);
-  const double bytes = json.value("bytes", 0.0), tokens = json.value("tokens", 0.0);
+  for (const char* key : {"bytes", "tokens"})
+    if (!json.is_object() || !json.contains(key) || !json.at(key).is_number())
+      throw InputError(path.string(), key, "is missing or no number");
+  const double bytes = json.at("bytes").get<double>(), tokens = json.at("tokens").get<double>();
   return tokens > 0 ? bytes / tokens : 0;
 }
 
@@ -37,7 +40,9 @@ int eval_command(std::vector<std::string> args) {
   app.add_option("--micro-batch", micro_batch, "windows at a time")
       ->capture_default_str()
       ->check(CLI::Range(1, 65536));
-  app.add_option("--batches", batches, "stop after so many, 0: all")->capture_default_str();
+  app.add_option("--batches", batches, "stop after so many, 0: all")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--baseline", baseline, "PREFIX: also the loss of bigram and trigram models counted on it");
   app.add_flag("--json", json, "print JSON");
   std::vector<std::string> flags = take_run_flags(args);
@@ -45,6 +50,9 @@ int eval_command(std::vector<std::string> args) {
   if (!std::filesystem::exists(data + ".idx"))
     throw UsageError("--data", printable(data, 400) + ".idx: no such file");
 
+  if (!baseline.empty() && batches > 0)
+    throw UsageError("--baseline", "counts on all of the data, --batches evaluates a part of it",
+                     "drop one of them");
   if (!baseline.empty() && !std::filesystem::exists(baseline + ".idx"))
     throw UsageError("--baseline", printable(baseline, 400) + ".idx: no such file");
 

@@ -63,6 +63,11 @@ void continue_tokens(Model& model, const Arguments& arguments) {
 
 // Documents were cut by the tokenizer's own eos, whatever the configuration calls eos.
 void continue_text(Model& model, const Arguments& arguments) {
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "tiktoken.model"})
+    if (std::filesystem::exists(model_folder(arguments.model) / name))
+      throw UsageError("--prompt",
+                       "the model has a tokenizer of its own (" + std::string(name) + "), not supported yet",
+                       "give tokens with --tokens");
   if (model.config().vocab_size < ByteTokenizer::kVocab)
     throw InputError(arguments.model, "vocab_size",
                      fmt::format("{} is smaller than the byte tokenizer's {}", model.config().vocab_size,

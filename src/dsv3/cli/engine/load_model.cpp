@@ -18,7 +18,8 @@ std::filesystem::path model_folder(const std::filesystem::path& path) {
                    "name a Hugging Face folder or a finished run");
 }
 
-LoadedModel load_model(const std::filesystem::path& path, const std::vector<std::string>& flags) {
+LoadedModel load_model(const std::filesystem::path& path, const std::vector<std::string>& flags,
+                       bool gradients) {
   LoadedModel loaded;
   loaded.folder = model_folder(path);
   loaded.run = RunConfig::from_flags(flags, ModelConfig::load(loaded.folder));
@@ -29,8 +30,9 @@ LoadedModel load_model(const std::filesystem::path& path, const std::vector<std:
     loaded.run.model.num_nextn_predict_layers = missing.front() - 1;
   }
   set_determinism(loaded.run.train.deterministic);
-  loaded.model = std::make_unique<Model>(loaded.run.model, Mesh::create(loaded.run.parallel),
-                                         ExecOptions::from(loaded.run));
+  ExecOptions exec = ExecOptions::from(loaded.run);
+  if (!gradients) exec.freeze = {"*"};
+  loaded.model = std::make_unique<Model>(loaded.run.model, Mesh::create(loaded.run.parallel), exec);
   loaded.model->load(loaded.folder);
   return loaded;
 }

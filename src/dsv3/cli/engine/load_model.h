@@ -22,6 +22,8 @@ struct LoadedModel {
 
 // flags: "section.key=value". An MTP module none of whose tensors is in the weights is left out with a
 // warning.
-LoadedModel load_model(const std::filesystem::path& path, const std::vector<std::string>& flags);
+// gradients: room for them; without, every parameter is frozen and inference holds the weights alone.
+LoadedModel load_model(const std::filesystem::path& path, const std::vector<std::string>& flags,
+                       bool gradients = false);
 
 }  // namespace dsv3

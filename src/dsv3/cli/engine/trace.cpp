@@ -111,8 +111,11 @@ int trace_command(std::vector<std::string> args) {
   std::vector<std::string> flags = take_run_flags(args);
   if (!parse_args(app, args)) return 0;
   flags.push_back("train.dtype=" + dtype);
+  if (const auto folder = std::filesystem::path(out).parent_path();
+      !folder.empty() && !std::filesystem::exists(folder))
+    throw UsageError("--out", printable(folder.string(), 400) + ": no such folder");
 
-  LoadedModel loaded = load_model(model_dir, flags);
+  LoadedModel loaded = load_model(model_dir, flags, grads);
   const ModelConfig& config = loaded.model->config();
   MicroBatch micro;
   micro.tokens_BS = read_array("--tokens", tokens, {});

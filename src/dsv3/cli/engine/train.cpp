@@ -17,17 +17,35 @@ namespace dsv3 {
 namespace {
 
 volatile std::sig_atomic_t g_signal = 0;
-void remember_signal(int signal) { g_signal = signal; }
 
-// Until checkpoints exist there is nothing to save: the first signal ends the run after its step, the second
-// at once.
-void install_signal_handlers() {
-  struct sigaction action {};
-  action.sa_handler = remember_signal;
-  action.sa_flags = static_cast<int>(SA_RESETHAND);
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
+void stop_after_step(int signal) {
+  if (g_signal != 0) ::_exit(128 + signal);
+  g_signal = signal;
 }
+
+// While it lives the first SIGINT or SIGTERM ends the run after its step and the second at once; before and
+// after, a signal does what it does in other commands. A signal that is ignored (nohup) stays so.
+class StopSignals {
+ public:
+  StopSignals() {
+    struct sigaction action {};
+    action.sa_handler = stop_after_step;
+    action.sa_flags = SA_RESTART;
+    for (size_t i = 0; i < 2; ++i) {
+      sigaction(kSignals[i], nullptr, &before_[i]);
+      if (before_[i].sa_handler != SIG_IGN) sigaction(kSignals[i], &action, nullptr);
+    }
+  }
+  ~StopSignals() {
+    for (size_t i = 0; i < 2; ++i) sigaction(kSignals[i], &before_[i], nullptr);
+  }
+  StopSignals(const StopSignals&) = delete;
+  StopSignals& operator=(const StopSignals&) = delete;
+
+ private:
+  static constexpr int kSignals[2] = {SIGINT, SIGTERM};
+  struct sigaction before_[2];
+};
 
 // The run folder: new or empty, so that nothing is overwritten.
 std::filesystem::path create_run_folder(const RunConfig& run) {
@@ -101,13 +119,13 @@ int train_command(std::vector<std::string> args) {
              in_words(num_params(run.model, true)), run.train.global_batch, run.data.seq_len, run.train.dtype,
              out.string());
   Trainer trainer(run, model, optimizer, loader);
-  install_signal_handlers();
   auto evaluate_now = [&] {
     const EvalResult result = evaluate(model, *valid, run.train.micro_batch, run.eval.batches);
     metrics_file.write(json_line(result, trainer.state().step, trainer.state().tokens));
     fmt::print("{:>11} held-out loss {:.4f} over {} tokens\n", trainer.state().step, result.loss,
                result.targets);
   };
+  std::optional<StopSignals> signals(std::in_place);
   double spent = 0;
   while (!trainer.done() && g_signal == 0) {
     const StepMetrics metrics = trainer.step();
@@ -125,7 +143,8 @@ int train_command(std::vector<std::string> args) {
     trainer.check_progress();
     if (valid && run.eval.every > 0 && metrics.step % run.eval.every == 0 && !trainer.done()) evaluate_now();
   }
-  if (g_signal != 0) {
+  signals.reset();
+  if (!trainer.done()) {
     fmt::print(stderr, "dsv3: stopped after step {}; nothing was saved\n", trainer.state().step);
     return g_signal == SIGINT ? 130 : 143;
   }
