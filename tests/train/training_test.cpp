@@ -66,21 +66,39 @@ std::string comparable(const StepMetrics& metrics) {
 
 TEST(Determinism, TwentyRunsGiveTheSameBytesOnOneThreadAndOnTwo) {
   const int threads = at::get_num_threads();
-  for (int count : {1, 2}) {
-    at::set_num_threads(count);
-    std::string first;
-    std::vector<Tensor> first_weights;
-    for (int repeat = 0; repeat < 20; ++repeat) {
-      Training training(trajectory_run({"train.dtype=fp32"}));
-      std::string lines;
-      for (int i = 0; i < 2; ++i) lines += comparable(training.trainer.step());
-      if (repeat == 0) {
-        first = lines;
-        first_weights = test::weights(training.model);
+  for (const char* dtype : {"fp32", "bf16"}) {
+    for (int count : {1, 2}) {
+      at::set_num_threads(count);
+      std::string first;
+      std::vector<Tensor> first_weights;
+      for (int repeat = 0; repeat < 20; ++repeat) {
+        Training training(trajectory_run({std::string("train.dtype=") + dtype}));
+        std::string lines;
+        for (int i = 0; i < 2; ++i) lines += comparable(training.trainer.step());
+        if (repeat == 0) {
+          first = lines;
+          first_weights = test::weights(training.model);
+        }
+        ASSERT_EQ(lines, first) << dtype << ", " << count << " threads, run " << repeat;
+        ASSERT_TRUE(test::all_equal(test::weights(training.model), first_weights));
       }
-      ASSERT_EQ(lines, first) << count << " threads, run " << repeat;
-      ASSERT_TRUE(test::all_equal(test::weights(training.model), first_weights));
     }
+  }
+  at::set_num_threads(threads);
+}
+
+// Wide enough that every operator splits its work between two threads.
+TEST(Determinism, AWideStepOnTwoThreads) {
+  const int threads = at::get_num_threads();
+  at::set_num_threads(2);
+  std::vector<Tensor> first;
+  for (int repeat = 0; repeat < 5; ++repeat) {
+    Training training(trajectory_run({"train.dtype=fp32", "model.init=", "model.hidden_size=256",
+                                      "model.moe_intermediate_size=128", "data.seq_len=256",
+                                      "train.global_batch=4", "train.micro_batch=4"}));
+    test::run_batch(training.model, training.loader.at(0, 4));
+    if (repeat == 0) first = test::gradients(training.model);
+    ASSERT_TRUE(test::all_equal(test::gradients(training.model), first)) << repeat;
   }
   at::set_num_threads(threads);
 }
