@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 
 #include "dsv3/base/error.h"
+#include "dsv3/base/file.h"
 #include "dsv3/cli/command.h"
 #include "dsv3/cli/engine/commands.h"
 #include "dsv3/cli/engine/load_model.h"
@@ -111,9 +112,7 @@ int trace_command(std::vector<std::string> args) {
   std::vector<std::string> flags = take_run_flags(args);
   if (!parse_args(app, args)) return 0;
   flags.push_back("train.dtype=" + dtype);
-  if (const auto folder = std::filesystem::path(out).parent_path();
-      !folder.empty() && !std::filesystem::exists(folder))
-    throw UsageError("--out", printable(folder.string(), 400) + ": no such folder");
+  require_exists(std::filesystem::absolute(out).parent_path());
 
   LoadedModel loaded = load_model(model_dir, flags, grads);
   const ModelConfig& config = loaded.model->config();
