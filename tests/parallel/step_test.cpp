@@ -149,19 +149,18 @@ TEST(Freeze, FrozenParametersHaveNoGradientAndChangeNoOthers) {
   test::run_batch(plain.model, batch);
   test::run_batch(frozen.model, batch);
   int frozen_count = 0;
-  for (size_t u = 0; u < plain.model.flat_units().size(); ++u) {
-    auto& slots = frozen.model.flat_units()[u]->slots();
-    for (auto& slot : plain.model.flat_units()[u]->slots())
-      for (auto& other : slots) {
-        if (other.spec->name != slot.spec->name) continue;
-        if (!other.trainable) {
-          EXPECT_FALSE(other.param.grad.defined()) << other.spec->name;
-          ++frozen_count;
-        } else {
-          EXPECT_TRUE(other.param.grad.equal(slot.param.grad)) << other.spec->name;
-        }
+  for (const auto& unit : frozen.model.flat_units())
+    for (const auto& slot : unit->slots()) {
+      if (!unit->trainable()) {
+        EXPECT_FALSE(slot.param.grad.defined()) << slot.spec->name;
+        EXPECT_EQ(unit->grad().numel(), 0);
+        ++frozen_count;
+      } else {
+        EXPECT_TRUE(
+            test::whole(frozen.model, *slot.spec, true).equal(test::whole(plain.model, *slot.spec, true)))
+            << slot.spec->name;
       }
-  }
+    }
   EXPECT_GT(frozen_count, 5);
 }
 
@@ -196,22 +195,24 @@ TEST(Dtypes, EachQuantityHasItsOwn) {
   }
 }
 
-TEST(FlatUnit, ParametersAre64ByteAlignedAndRangesCoverTheTrainablePart) {
+TEST(FlatUnit, ParametersAre64ByteAlignedAndRangesCoverThem) {
   Training training(trajectory_run({"train.dtype=bf16", "optim.freeze=[\"*kv_b_proj*\"]"}));
   for (const auto& unit : training.model.flat_units()) {
     Unsharded unsharded({unit.get()});
     int64_t end = 0;
     for (const auto& range : unit->ranges()) {
-      EXPECT_EQ(range.begin, end);
+      EXPECT_GE(range.begin, end);
+      EXPECT_LT(range.begin - end, 32);  // the padding behind the range before
       end = range.end;
     }
-    EXPECT_EQ(end, unit->grad().numel());
     for (auto& slot : unit->slots()) {
       EXPECT_EQ(reinterpret_cast<uintptr_t>(slot.param.data.const_data_ptr()) % 64, 0u) << slot.spec->name;
-      for (const auto& range : unit->ranges()) {
-        const bool inside = slot.offset >= range.begin && slot.offset < range.end;
-        EXPECT_TRUE(!inside || range.decay == slot.spec->decay) << slot.spec->name;
-      }
+      int covered = 0;
+      for (const auto& range : unit->ranges())
+        if (slot.offset >= range.begin && slot.offset + slot.numel <= range.end &&
+            range.decay == slot.spec->decay)
+          ++covered;
+      EXPECT_EQ(covered, 1) << slot.spec->name;
     }
   }
 }

@@ -2,6 +2,7 @@
 // A small run on the committed text of tests/golden/trajectory.
 
 #include "dsv3/base/json.h"
+#include "dsv3/parallel/step.h"
 #include "dsv3/train/trainer.h"
 #include "support/tensors.h"
 
@@ -17,10 +18,11 @@ inline RunConfig trajectory_run(std::vector<std::string> flags = {}) {
 }
 
 struct Training {
-  explicit Training(RunConfig config)
+  explicit Training(RunConfig config) : Training(std::move(config), Mesh::create({})) {}
+  Training(RunConfig config, const Mesh& mesh)
       : run(std::move(config)),
-        loader(run),
-        model(run.model, Mesh::create(run.parallel), ExecOptions::from(run)),
+        loader(run, mesh),
+        model(run.model, mesh, ExecOptions::from(run)),
         optimizer(model, run.optim),
         trainer(run, model, optimizer, loader) {
     set_determinism(true);
@@ -43,6 +45,11 @@ inline StepResult run_batch(Model& model, const Batch& batch, double mtp_lambda 
     step.backward(std::move(output));
   }
   return step.finish();
+}
+
+// A whole parameter, or its gradient, from all ranks; they call it alike.
+inline at::Tensor whole(const Model& model, const ParamSpec& spec, bool gradient = false) {
+  return model.collect(spec, 0, spec.numel(), gradient).view(spec.shape);
 }
 
 // Copies of every gradient, master weight or router bias, one after the other.

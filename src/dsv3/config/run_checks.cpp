@@ -45,6 +45,11 @@ const Check kChecks[] = {
        return fmt::format("{} does not divide model.n_routed_experts = {}", run.parallel.ep,
                           run.model.n_routed_experts);
      }},
+    {"parallel.max_unsharded",
+     [](const RunConfig& run) -> std::string {
+       if (run.parallel.max_unsharded == 0 || run.parallel.reshard == "after_forward") return "";
+       return fmt::format("a limit needs parallel.reshard = after_forward, it is {}", run.parallel.reshard);
+     }},
     {"ops.grouped",
      [](const RunConfig& run) -> std::string {
        if (run.ops.grouped != "mkl") return "";

@@ -47,8 +47,10 @@ struct ParallelConfig {
   std::string reshard = "after_backward";
   int64_t prefetch_forward = 1;
   std::string prefetch_backward = "pre";
-  int64_t max_unsharded = 0;       // 0: no limit
-  std::string recompute = "none";  // none | block | every:N | attention | moe
+  int64_t max_unsharded = 0;           // 0: no limit
+  std::string accumulate = "sharded";  // sharded | unsharded
+  std::string recompute = "none";      // none | block | every:N | attention | moe
+  int64_t timeout_s = 600;
 };
 
 struct OpsConfig {

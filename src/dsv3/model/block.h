@@ -38,17 +38,23 @@ struct PassContext {
 
 struct BlockOutput {
   at::Tensor y_BSH;
+  PlanPtr plan;             // nullptr in a dense block
   Routing routing;          // undefined tensors in a dense block
   at::Tensor balance_loss;  // scalar in the graph, summed over sequences; undefined when there is none
+};
+
+// What a MoE layer takes over instead of choosing anew; normally empty.
+struct Replay {
+  at::Tensor ids_TK;  // of another run's router, or of the pass that is recomputed
+  PlanPtr plan;       // made from ids_TK already
 };
 
 // x + MLA(norm(x)); x: [B, S, H].
 at::Tensor attention_half(const PassContext& pass, const UnitParams& p, const at::Tensor& x_BSH);
 
-// x + FFN(norm(x)) or x + MoE(norm(x)). router: nullptr in a dense block. replay_TK: ids to route by, or
-// undefined.
+// x + FFN(norm(x)) or x + MoE(norm(x)). router: nullptr in a dense block.
 BlockOutput ffn_half(const PassContext& pass, const UnitParams& p, const RouterState* router,
-                     const at::Tensor& x_BSH, const at::Tensor& replay_TK);
+                     const at::Tensor& x_BSH, const Replay& replay);
 
 // Inputs of an MTP block of depth k: eh_proj([enorm(embedding of token i + k) ; hnorm(hidden of depth k −
 // 1)]), in the order of the released weights.

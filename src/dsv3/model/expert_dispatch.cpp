@@ -9,18 +9,28 @@ class LocalDispatch : public ExpertDispatch {
  public:
   LocalDispatch(int64_t experts, CountSource counts) : experts_(experts), counts_(std::move(counts)) {}
 
-  Dispatched dispatch(const OpsOptions& ops, const at::Tensor& x_TH, const Routing& routing) const override {
-    Dispatched out;
-    out.handle.permutation = permutation_of(routing.ids_TK, experts_);
-    out.rows_e = counts_(routing.ids_TK, experts_);
-    out.x_RH = permute(ops, x_TH, out.handle.permutation);
-    out.weight_R = permute_weights(routing.weight_TK, out.handle.permutation);
-    return out;
+  PlanPtr plan(const at::Tensor& ids_TK, const std::string& unit) const override {
+    return std::make_shared<DispatchPlan>(DispatchPlan{.permutation = permutation_of(ids_TK, experts_),
+                                                       .rows_e = counts_(ids_TK, experts_),
+                                                       .send = {},
+                                                       .recv = {},
+                                                       .unit = unit});
   }
 
-  at::Tensor combine(const OpsOptions& ops, const at::Tensor& y_RH,
-                     const DispatchHandle& handle) const override {
-    return unpermute(ops, y_RH, handle.permutation);
+  SentRows send(const OpsOptions& ops, const at::Tensor& x_TH, const at::Tensor& weight_TK,
+                PlanPtr plan) const override {
+    const Permutation& permutation = plan->permutation;
+    return {.plan = plan,
+            .x_RH = permute(ops, x_TH, permutation),
+            .weight_R = permute_weights(weight_TK, permutation),
+            .x_exchange = nullptr,
+            .weight_exchange = nullptr};
+  }
+
+  ExpertRows receive(SentRows sent) const override { return {sent.x_RH, sent.weight_R}; }
+
+  at::Tensor combine(const OpsOptions& ops, const at::Tensor& y_RH, const PlanPtr& plan) const override {
+    return unpermute(ops, y_RH, plan->permutation);
   }
 
  private:

@@ -47,7 +47,8 @@ at::Tensor attention_half(const PassContext& pass, const UnitParams& p, const at
   const MlaQuery q = mla_query(pass, p, x);
   const MlaLatent latent = mla_latent(pass, p, x);
   const at::Tensor kv = linear(shared.ops, latent.c_kv, p[Role::kv_b_proj])
-                            .view({x.size(0), x.size(1), shared.config.num_attention_heads, -1});
+                            .view({x.size(0), x.size(1), shared.config.num_attention_heads,
+                                   shared.config.qk_nope_head_dim + shared.config.v_head_dim});
   const at::Tensor heads =
       attention(shared.ops, q.nope, q.rope, kv, latent.k_rope, pass.mask, shared.attention);
   return x_BSH + mla_output(pass, p, heads);

@@ -14,14 +14,21 @@ constexpr int64_t kPiece = 1 << 20;  // elements of a temporary
 double gradient_norm(const Model& model) {
   at::NoGradGuard no_grad;
   double sum = 0;
+  // Piece by piece: what lies between parameters in the buffers is no gradient.
   for (const auto& unit : model.flat_units()) {
-    const at::Tensor& grad = unit->grad();
-    for (int64_t begin = 0; begin < grad.numel(); begin += kPiece) {
-      const at::Tensor piece = grad.narrow(0, begin, std::min(kPiece, grad.numel() - begin)).to(at::kDouble);
-      sum += piece.dot(piece).item<double>();
-    }
+    if (!unit->trainable()) continue;
+    for (const FlatUnit::Piece& piece : unit->pieces())
+      for (int64_t begin = 0; begin < piece.count; begin += kPiece) {
+        const int64_t size = std::min(kPiece, piece.count - begin);
+        const at::Tensor part = unit->grad().narrow(0, piece.offset + begin, size).to(at::kDouble);
+        sum += part.dot(part).item<double>();
+      }
   }
-  return std::sqrt(sum);
+  const Mesh& mesh = model.mesh();
+  const at::Tensor total =
+      at::full({1}, sum, at::TensorOptions().dtype(at::kDouble).device(model.exec().device));
+  mesh.data().all_reduce(total, "gradient norm").wait();
+  return std::sqrt(total.item<double>());
 }
 
 void update_router_bias(RouterState& state, double gamma) {
@@ -33,6 +40,7 @@ void update_router_bias(RouterState& state, double gamma) {
 
 Optimizer::Optimizer(Model& model, const OptimConfig& config) : model_(model), config_(config) {
   for (const auto& unit : model.flat_units()) {
+    if (!unit->trainable()) continue;
     const auto dtype = config.moments == "bf16" && unit->master().scalar_type() == at::kFloat
                            ? at::kBFloat16
                            : unit->master().scalar_type();
@@ -70,12 +78,13 @@ void Optimizer::update(Moments& moments, const FlatUnit::Range& range, double lr
 StepInfo Optimizer::step(const StepResult& result, double lr, double gamma, bool loss_finite) {
   at::NoGradGuard no_grad;
   StepInfo info;
-  info.grad_norm = gradient_norm(model_);
-  if (!loss_finite || !std::isfinite(info.grad_norm)) {
+  info.grad_norm = gradient_norm(*result.model);
+  // Copies of the model hold equal gradients; the callers' verdicts on the loss may differ.
+  const double bad = loss_finite && std::isfinite(info.grad_norm) ? 0 : 1;
+  if (model_.mesh().sum(std::span<const double>(&bad, 1), "skip")[0] > 0) {
     info.skipped = true;
     return info;
   }
-  (void)result;
   // The formula of torch.nn.utils.clip_grad_norm_.
   const double factor = config_.clip > 0 ? config_.clip / (info.grad_norm + 1e-6) : 1.0;
   ++t_;

@@ -18,7 +18,8 @@ class Optimizer {
   Optimizer(Model& model, const OptimConfig& config);
 
   // Clips by the global norm, updates the weights with learning rate lr, and moves each router's bias by
-  // gamma · sign(mean(count) − count). loss_finite = false skips as a non-finite gradient does.
+  // gamma · sign(mean(count) − count). loss_finite = false on any rank skips on all, as a non-finite gradient
+  // does.
   StepInfo step(const StepResult& result, double lr, double gamma, bool loss_finite = true);
 
   int64_t updates() const { return t_; }
@@ -36,8 +37,8 @@ class Optimizer {
   int64_t t_ = 0;  // updates done
 };
 
-// Square root of the sum of squares of every unit's gradient, summed in fp64: fp32 sums are off by 1e-2 on
-// 100M elements (docs/design.md).
+// Square root of the sum of squares of every parameter's gradient, each element once over all ranks of a
+// copy, summed in fp64: fp32 sums are off by 1e-2 on 100M elements (docs/design.md). All ranks call it.
 double gradient_norm(const Model& model);
 
 // b += gamma · sign(mean(count) − count), in integers: sign(total − E · count).

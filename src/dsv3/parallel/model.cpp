@@ -6,7 +6,7 @@
 
 #include "dsv3/base/error.h"
 #include "dsv3/ops/torch_pch.h"
-#include "dsv3/parallel/step.h"
+#include "dsv3/parallel/all_to_all.h"
 
 namespace dsv3 {
 namespace {
@@ -53,6 +53,14 @@ ExecOptions ExecOptions::from(const RunConfig& run) {
                                  {{"after_forward", Reshard::after_forward},
                                   {"after_backward", Reshard::after_backward},
                                   {"never", Reshard::never}});
+  exec.prefetch_forward = run.parallel.prefetch_forward;
+  exec.prefetch_backward = choose<PrefetchBackward>(
+      "parallel.prefetch_backward", run.parallel.prefetch_backward,
+      {{"none", PrefetchBackward::none}, {"pre", PrefetchBackward::pre}, {"post", PrefetchBackward::post}});
+  exec.max_unsharded = run.parallel.max_unsharded;
+  exec.accumulate =
+      choose<Accumulate>("parallel.accumulate", run.parallel.accumulate,
+                         {{"sharded", Accumulate::sharded}, {"unsharded", Accumulate::unsharded}});
   exec.balance.kind = choose<BalanceKind>(
       "balance.loss", run.balance.loss,
       {{"none", BalanceKind::none}, {"batch", BalanceKind::batch}, {"sequence", BalanceKind::sequence}});
@@ -66,8 +74,11 @@ ExecOptions ExecOptions::from(const RunConfig& run) {
   return exec;
 }
 
-Model::Model(const ModelConfig& config, const Mesh&, const ExecOptions& exec)
-    : exec_(exec), table_(param_table(config)) {
+Model::Model(const ModelConfig& config, const Mesh& mesh, const ExecOptions& exec)
+    : mesh_(mesh), exec_(exec), table_(param_table(config)) {
+  if (config.has_moe() && config.n_routed_experts % mesh.ep() != 0)
+    throw UsageError("parallel.ep", std::to_string(mesh.ep()) + " does not divide model.n_routed_experts = " +
+                                        std::to_string(config.n_routed_experts));
   shared_.config = config;
   shared_.ops = exec.ops;
   shared_.balance = exec.balance;
@@ -80,26 +91,13 @@ Model::Model(const ModelConfig& config, const Mesh&, const ExecOptions& exec)
                     .kept_groups = config.topk_group,
                     .scale = config.routed_scaling_factor,
                     .normalise = config.norm_topk_prob};
-  shared_.dispatch = local_dispatch(config.n_routed_experts);
+  shared_.dispatch = mesh_.ep() > 1 ? all_to_all_dispatch(mesh_.expert(), config.n_routed_experts)
+                                    : local_dispatch(config.n_routed_experts);
 
-  const FlatUnitOptions options{
-      .compute_dtype = exec.dtype, .device = exec.device, .frozen = [&](const std::string& name) {
-        return matches(exec.freeze, name);
-      }};
   units_.resize(static_cast<size_t>(table_.num_units));
   flat_of_unit_.resize(units_.size());
-  for (int unit = 0; unit < table_.num_units; ++unit) {
-    for (ParamGroup group : {ParamGroup::dense, ParamGroup::expert}) {
-      std::vector<const ParamSpec*> specs;
-      for (const ParamSpec& spec : table_.params)
-        if (spec.unit == unit && spec.group == group && spec.trainable) specs.push_back(&spec);
-      if (specs.empty()) continue;
-      flat_units_.push_back(std::make_unique<FlatUnit>(specs, options));
-      FlatUnit* flat = flat_units_.back().get();
-      flat_of_unit_[unit].push_back(flat);
-      for (FlatUnit::Slot& slot : flat->slots()) units_[unit].set(slot.spec->role, &slot.param);
-    }
-  }
+  for (int unit = 0; unit < table_.num_units; ++unit)
+    for (ParamGroup group : {ParamGroup::dense, ParamGroup::expert}) add_flat_units(unit, group);
   for (const std::string& glob : exec.freeze)
     if (std::none_of(table_.params.begin(), table_.params.end(),
                      [&](const ParamSpec& spec) { return matches({glob}, spec.name); }))
@@ -114,6 +112,34 @@ Model::Model(const ModelConfig& config, const Mesh&, const ExecOptions& exec)
 }
 
 Model::~Model() = default;
+
+void Model::add_flat_units(int unit, ParamGroup group) {
+  const bool experts = group == ParamGroup::expert;
+  for (bool trainable : {true, false}) {
+    std::vector<const ParamSpec*> specs;
+    for (const ParamSpec& spec : table_.params)
+      if (spec.unit == unit && spec.group == group && spec.trainable &&
+          matches(exec_.freeze, spec.name) != trainable)
+        specs.push_back(&spec);
+    if (specs.empty()) continue;
+    flat_units_.push_back(std::make_unique<FlatUnit>(
+        specs, FlatUnitOptions{.name = table_.unit_name(unit),
+                               .compute_dtype = exec_.dtype,
+                               .device = exec_.device,
+                               .trainable = trainable,
+                               .shard = experts ? &mesh_.expert_data() : &mesh_.data(),
+                               .replicate = &mesh_.replicate(),
+                               .part = experts ? mesh_.expert().rank() : 0,
+                               .parts = experts ? mesh_.ep() : 1}));
+    FlatUnit* flat = flat_units_.back().get();
+    flat_of_unit_[unit].push_back(flat);
+    for (FlatUnit::Slot& slot : flat->slots()) units_[unit].set(slot.spec->role, &slot.param);
+  }
+}
+
+void Model::abort_step() {
+  for (const auto& unit : flat_units_) unit->reset();
+}
 
 std::vector<FlatUnit*> Model::flat_units_of(int unit) const {
   return flat_of_unit_[static_cast<size_t>(unit)];

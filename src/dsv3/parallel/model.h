@@ -10,13 +10,15 @@
 #include "dsv3/config/run_config.h"
 #include "dsv3/model/block.h"
 #include "dsv3/model/micro_batch.h"
-#include "dsv3/ops/token_logprob.h"
 #include "dsv3/parallel/flat_unit.h"
+#include "dsv3/parallel/output.h"
 
 namespace dsv3 {
 
 enum class Recompute : int { none, block, attention, moe };
 enum class Reshard : int { after_forward, after_backward, never };
+enum class PrefetchBackward : int { none, pre, post };
+enum class Accumulate : int { sharded, unsharded };
 
 // How the model is executed; everything that is not its mathematics.
 struct ExecOptions {
@@ -26,6 +28,10 @@ struct ExecOptions {
   Recompute recompute = Recompute::none;
   int64_t recompute_every = 1;  // with Recompute::block: every N-th block
   Reshard reshard = Reshard::after_backward;
+  int64_t prefetch_forward = 1;  // blocks whose all-gather runs ahead
+  PrefetchBackward prefetch_backward = PrefetchBackward::pre;
+  int64_t max_unsharded = 0;                    // blocks gathered at once, 0: no limit
+  Accumulate accumulate = Accumulate::sharded;  // gradients between micro-batches
   BalanceOptions balance;
   bool mtp_pre_norm = false;        // hidden input of depth 1 before the final norm
   std::vector<std::string> freeze;  // globs over parameter names
@@ -35,8 +41,6 @@ struct ExecOptions {
 };
 
 class Step;
-struct Output;
-struct ForwardOptions;
 
 // Promises: not movable, Params at stable addresses whose data is there during a call only; each rank makes
 // the same calls in the same order.
@@ -51,20 +55,26 @@ class Model {
   // Weights from a Hugging Face folder or a run folder's hf/. missing_mtp: what to do about MTP modules that
   // the folder lacks: an InputError, or keep what initialise() gave. Returns the depths that were missing.
   std::vector<int64_t> load(const std::filesystem::path& folder, bool allow_missing_mtp = false);
-  // Writes a folder that transformers loads; bf16 when training in bf16, else fp32.
-  void save_hf(const std::filesystem::path& folder) const;
+  // Writes a folder that transformers loads; bf16 when training in bf16, else fp32. All ranks call it, rank 0
+  // writes, and holds one piece of a parameter at a time.
+  void save_hf(const std::filesystem::path& folder);
 
-  // Counts the tokens of all micro-batches, zeroes gradients and router counts.
+  // Counts the tokens of all micro-batches of all ranks, zeroes gradients and router counts.
   Step begin_step(const Batch& batch);
+  // After an exception in a step: drops what is under way, so that a new step can begin. Outputs of the step
+  // mean nothing any more.
+  void abort_step();
   // Forward pass without graph, counters or state.
   Output evaluate(const MicroBatch& micro, const ForwardOptions& options);
 
   const ModelConfig& config() const { return shared_.config; }
   const ExecOptions& exec() const { return exec_; }
+  const Mesh& mesh() const { return mesh_; }
   const ParamTable& table() const { return table_; }
   const BlockShared& shared() const { return shared_; }
   PassContext pass_context(const MicroBatch& micro) const;
-  // Units in the order of the table; a unit with experts has two flat units.
+  // In the order of the table. A unit has a flat unit for its dense parameters and one for its experts, and
+  // of each one more when some are frozen.
   const std::vector<std::unique_ptr<FlatUnit>>& flat_units() const { return flat_units_; }
   const UnitParams& unit(int index) const { return units_[static_cast<size_t>(index)]; }
   std::vector<FlatUnit*> flat_units_of(int unit) const;
@@ -72,8 +82,15 @@ class Model {
   RouterState* router_state(int64_t layer);  // nullptr in a dense block
   // The output head: lm_head, or the embedding when tied.
   Param& head() const;
+  // Elements [begin, begin + count) of a parameter, gathered from the ranks of one copy of the model: flat,
+  // at least fp32. All of them call it alike. gradient: of the finished step; zeros when frozen.
+  at::Tensor collect(const ParamSpec& spec, int64_t begin, int64_t count, bool gradient = false) const;
 
  private:
+  void add_flat_units(int unit, ParamGroup group);
+  at::Tensor bias_of(const ParamSpec& spec) const;  // of the router whose correction bias spec is
+
+  Mesh mesh_;
   ExecOptions exec_;
   ParamTable table_;
   BlockShared shared_;

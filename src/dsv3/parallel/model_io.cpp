@@ -32,25 +32,40 @@ void fill_pieces(at::Tensor target, Fn fn) {
   }
 }
 
+// Runs fn on a copy of x that lies on `device`, and brings the result back.
+template <class Fn>
+void on_device(const at::Tensor& x, at::Device device, Fn fn) {
+  const at::Tensor there = x.to(device);
+  fn(there);
+  if (!there.is_alias_of(x)) x.copy_(there);
+}
+
 }  // namespace
 
 void Model::initialise(uint64_t seed) {
   at::NoGradGuard no_grad;
   const ModelConfig& config = shared_.config;
   for (const auto& flat : flat_units_) {
-    for (FlatUnit::Slot& slot : flat->slots()) {
-      at::Tensor master = flat->master_of(slot);
-      if (slot.spec->init != InitKind::normal) {
-        master.fill_(slot.spec->init == InitKind::ones ? 1 : 0);
+    for (const FlatUnit::Piece& piece : flat->pieces()) {
+      const ParamSpec& spec = *piece.spec;
+      at::Tensor values = flat->master().narrow(0, piece.offset, piece.count);
+      if (spec.init != InitKind::normal) {
+        values.fill_(spec.init == InitKind::ones ? 1 : 0);
         continue;
       }
-      const uint64_t purpose = hash_name(slot.spec->name);
-      fill_pieces(master, [&](int64_t begin, auto out) {
-        std::vector<float> values(out.size());
-        philox_normal(values, config.initializer_range, seed, purpose, static_cast<uint64_t>(begin));
-        std::copy(values.begin(), values.end(), out.begin());
+      const uint64_t purpose = hash_name(spec.name);
+      fill_pieces(values, [&](int64_t begin, auto out) {
+        std::vector<float> normal(out.size());
+        philox_normal(normal, config.initializer_range, seed, purpose,
+                      static_cast<uint64_t>(piece.element + begin));
+        std::copy(normal.begin(), normal.end(), out.begin());
       });
-      if (slot.spec->role == Role::embed_tokens && config.pad_token_id) master[*config.pad_token_id].zero_();
+      if (spec.role == Role::embed_tokens && config.pad_token_id) {
+        const int64_t row = *config.pad_token_id * config.hidden_size;
+        const int64_t from = std::max(row, piece.element);
+        const int64_t to = std::min(row + config.hidden_size, piece.element + piece.count);
+        if (from < to) values.slice(0, from - piece.element, to - piece.element).zero_();
+      }
     }
   }
   for (RouterState& state : router_states_) state.bias_E.zero_();
@@ -69,34 +84,77 @@ std::vector<int64_t> Model::load(const std::filesystem::path& folder, bool allow
     });
   };
   for (const auto& flat : flat_units_)
-    for (FlatUnit::Slot& slot : flat->slots())
-      if (!absent(*slot.spec))
-        fill_pieces(flat->master_of(slot),
-                    [&](int64_t begin, auto out) { reader.read(*slot.spec, begin, out); });
-  for (const ParamSpec& spec : table_.params) {
-    if (spec.role != Role::router_bias || absent(spec)) continue;
-    const int64_t layer = spec.unit <= table_.num_blocks ? spec.unit - 1 : spec.unit - 2;
-    fill_pieces(router_state(layer)->bias_E, [&](int64_t begin, auto out) { reader.read(spec, begin, out); });
-  }
+    for (const FlatUnit::Piece& piece : flat->pieces())
+      if (!absent(*piece.spec))
+        fill_pieces(flat->master().narrow(0, piece.offset, piece.count),
+                    [&](int64_t begin, auto out) { reader.read(*piece.spec, piece.element + begin, out); });
+  for (const ParamSpec& spec : table_.params)
+    if (spec.role == Role::router_bias && !absent(spec))
+      fill_pieces(bias_of(spec), [&](int64_t begin, auto out) { reader.read(spec, begin, out); });
   return missing;
 }
 
-void Model::save_hf(const std::filesystem::path& folder) const {
+at::Tensor Model::bias_of(const ParamSpec& spec) const {
+  for (const RouterState& state : router_states_)
+    if (table_.block_unit(state.layer) == spec.unit) return state.bias_E;
+  throw std::logic_error("bias_of: " + spec.name + " belongs to no router");
+}
+
+at::Tensor Model::collect(const ParamSpec& spec, int64_t begin, int64_t count, bool gradient) const {
   at::NoGradGuard no_grad;
-  std::map<std::string, at::Tensor> values;
-  for (const auto& flat : flat_units_)
-    for (const FlatUnit::Slot& slot : flat->slots()) values[slot.spec->name] = flat->master_of(slot);
-  for (const ParamSpec& spec : table_.params)
-    if (spec.role == Role::router_bias)
-      for (const RouterState& state : router_states_)
-        if (table_.block_unit(state.layer) == spec.unit) values[spec.name] = state.bias_E;
-  write_hf_folder(folder, shared_.config,
-                  [&](const ParamSpec& spec, int64_t begin, std::span<float> out) {
-                    const at::Tensor part =
-                        values.at(spec.name).view({-1}).narrow(0, begin, static_cast<int64_t>(out.size()));
-                    at::from_blob(out.data(), {static_cast<int64_t>(out.size())}, at::kFloat).copy_(part);
-                  },
-                  {.dtype = exec_.dtype == at::kBFloat16 ? DType::bf16 : DType::f32});
+  if (spec.role == Role::router_bias) return bias_of(spec).narrow(0, begin, count);
+  const auto dtype = at_least_fp32(exec_.dtype);
+  at::Tensor values = at::zeros({count}, at::TensorOptions().device(exec_.device).dtype(dtype));
+  for (FlatUnit* flat : flat_units_of(spec.unit))
+    for (const FlatUnit::Piece& piece : flat->pieces()) {
+      if (piece.spec->name != spec.name || (gradient && !flat->trainable())) continue;
+      const int64_t from = std::max(begin, piece.element);
+      const int64_t to = std::min(begin + count, piece.element + piece.count);
+      if (from >= to) continue;
+      const at::Tensor& shard = gradient ? flat->grad() : flat->master();
+      values.slice(0, from - begin, to - begin)
+          .copy_(shard.slice(0, piece.offset + from - piece.element, piece.offset + to - piece.element));
+    }
+  // Each element has one owner. Added as integers: the others' zeros change no bit of it, not even of -0.0.
+  mesh_.data().all_reduce(values.view(dtype == at::kDouble ? at::kLong : at::kInt), "collect").wait();
+  return values;
+}
+
+// Rank 0 asks for pieces in the order in which it writes them, the others answer until it is through.
+void Model::save_hf(const std::filesystem::path& folder) {
+  at::NoGradGuard no_grad;
+  const at::Tensor request = at::empty({3}, at::kLong);  // parameter, begin, count; parameter -1: done
+  int64_t failed = 0;
+  auto ask = [&](int64_t param, int64_t begin, int64_t count) {
+    int64_t* values = request.mutable_data_ptr<int64_t>();
+    if (mesh_.rank() == 0) values[0] = param, values[1] = begin, values[2] = count;
+    on_device(request, exec_.device,
+              [&](const at::Tensor& x) { mesh_.world().broadcast(x, 0, "export").wait(); });
+    return values[0] < 0 ? at::Tensor()
+                         : collect(table_.params[static_cast<size_t>(values[0])], values[1], values[2]);
+  };
+  std::exception_ptr error;
+  if (mesh_.rank() == 0) {
+    try {
+      write_hf_folder(folder, shared_.config,
+                      [&](const ParamSpec& spec, int64_t begin, std::span<float> out) {
+                        const auto size = static_cast<int64_t>(out.size());
+                        const int64_t index = table_.find(spec.name) - table_.params.data();
+                        at::from_blob(out.data(), {size}, at::kFloat).copy_(ask(index, begin, size));
+                      },
+                      {.dtype = exec_.dtype == at::kBFloat16 ? DType::bf16 : DType::f32});
+    } catch (...) {
+      error = std::current_exception();
+      failed = 1;
+    }
+    ask(-1, 0, 0);
+  } else {
+    while (ask(0, 0, 0).defined()) {
+    }
+  }
+  failed = mesh_.sum(std::span<const int64_t>(&failed, 1), "export")[0];
+  if (error) std::rethrow_exception(error);
+  if (failed) throw RunError(folder.string(), "rank 0 could not write it");
 }
 
 }  // namespace dsv3

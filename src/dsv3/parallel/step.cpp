@@ -1,30 +1,34 @@
+// The schedule. Forward of a micro-batch:
+//   embedding and head     unshard; they stay so up to the end of backward
+//   block i                unshard i, start the all-gathers of the next ones, run, reshard or keep
+//   final norm, head       log-probabilities, a chunk of tokens at a time
+//   MTP depth k            embedding of shifted tokens, its block, the head again
+// Backward, the other way round:
+//   block i                unshard i, start the all-gather of i − 1 (pre), recompute, run backward,
+//                          start the all-gather of i − 1 (post), start the reduce-scatter of i, reshard i
+//   embedding and head     reduce-scatter once, after their last use
+// The all-to-alls of a MoE layer lie inside its block's forward and backward (parallel/all_to_all.cpp).
 #include "dsv3/parallel/step.h"
 
 #include <torch/csrc/autograd/autograd.h>
 
 #include "dsv3/ops/embedding.h"
-#include "dsv3/ops/rms_norm.h"
 #include "dsv3/ops/torch_pch.h"
+#include "dsv3/parallel/pieces.h"
 
 namespace dsv3 {
 namespace {
 
 using at::Tensor;
 
-// A part of the network between two detached boundaries.
-struct Piece {
-  std::vector<FlatUnit*> units;
-  std::function<BlockOutput(const std::vector<Tensor>& inputs, const Tensor& replay_TK)> forward;
-  bool recompute = false;
-  RouterState* router = nullptr;
-};
+constexpr size_t kReducing = 4;  // flat units whose whole gradients may be alive behind backward
 
 // What backward needs of a piece that ran.
 struct Record {
   Piece piece;
   std::vector<Tensor> inputs;       // leaves; their grad() is the piece's result of backward
   Tensor output, balance;           // with graph; undefined when the piece is recomputed
-  Tensor ids_TK;                    // routing of the first pass, replayed by recomputation
+  Replay replay;                    // routing of the first pass: recomputation neither chooses nor counts
   std::unique_ptr<Unsharded> held;  // reshard = after_backward: from forward to backward
 };
 
@@ -37,6 +41,36 @@ Tensor leaf(const Tensor& x) { return x.detach().requires_grad_(true); }
 
 void add_to(Tensor& sum, const Tensor& more) {
   if (more.defined()) sum = sum.defined() ? sum + more : more;
+}
+
+std::vector<FlatUnit*> units_of_layer(const Model& model, int64_t layer) {
+  return layer < 0 ? std::vector<FlatUnit*>{} : model.flat_units_of(model.table().block_unit(layer));
+}
+
+std::vector<FlatUnit*> shared_units(const Model& model) {
+  std::vector<FlatUnit*> units = model.flat_units_of(0);
+  for (FlatUnit* unit : model.flat_units_of(model.table().head_unit())) units.push_back(unit);
+  return units;
+}
+
+int64_t num_layers(const Model& model) {
+  return model.config().num_hidden_layers + model.config().num_nextn_predict_layers;
+}
+
+// Starts the all-gathers of a layer unless max_unsharded layers are gathered already.
+void prefetch(const Model& model, int64_t layer) {
+  if (layer < 0 || layer >= num_layers(model)) return;
+  if (const int64_t limit = model.exec().max_unsharded; limit > 0) {
+    int64_t gathered = 0;
+    for (int64_t other = 0; other < num_layers(model); ++other)
+      for (const FlatUnit* unit : units_of_layer(model, other))
+        if (!unit->is_sharded()) {
+          ++gathered;
+          break;
+        }
+    if (gathered >= limit) return;
+  }
+  for (FlatUnit* unit : units_of_layer(model, layer)) unit->prefetch();
 }
 
 }  // namespace
@@ -59,23 +93,26 @@ namespace {
 // The forward pass of one micro-batch. training: builds the tape and counts for balancing.
 class Forward {
  public:
+  // kept: reshard = never, by layer; else nullptr.
   Forward(Model& model, const MicroBatch& micro, const ForwardOptions& options, bool training,
-          int64_t global_sequences)
-      : model_(model), micro_(micro), options_(options), training_(training), sequences_(global_sequences) {}
+          int64_t global_sequences, std::map<int64_t, std::unique_ptr<Unsharded>>* kept)
+      : model_(model),
+        micro_(micro),
+        options_(options),
+        training_(training),
+        sequences_(global_sequences),
+        kept_(kept) {}
 
   Output run() {
     const ModelConfig& config = model_.config();
-    const ParamTable& table = model_.table();
     tape_ = std::make_shared<Output::Tape>();
-    std::vector<FlatUnit*> shared = model_.flat_units_of(0);
-    for (FlatUnit* unit : model_.flat_units_of(table.head_unit())) shared.push_back(unit);
-    tape_->shared = std::make_unique<Unsharded>(shared);
+    tape_->shared = std::make_unique<Unsharded>(shared_units(model_));
     out_.balance_loss = at::zeros({}, micro_.tokens_BS.options().dtype(at_least_fp32(model_.exec().dtype)));
 
     DepthInputs inputs = enter_depth(0);
     Tensor x = embedding(inputs.tokens_BS, model_.unit(0)[Role::embed_tokens]);
     for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-      for (Piece& piece : block_pieces(layer, false)) x = run_piece(std::move(piece), {x}, layer);
+      x = run_block(layer, {x});
       if (wanted(layer)) {
         tape_->hidden_after[layer] = tape_->depths[0].records.size();
         out_.hidden[layer] = training_ ? leaf(x) : x;
@@ -83,7 +120,7 @@ class Forward {
     }
     Tensor hidden = x;
     tape_->norm = tape_->depths[0].records.size();
-    x = run_piece(norm_piece(), {x}, -1);
+    x = run_piece(final_norm_piece(model_, *tape_->passes[0]), {x}, nullptr);
     if (!model_.exec().mtp_pre_norm) hidden = x;
     Output::Depth main = run_head(x, inputs.targets_BS, options_.vocab);
     out_.logp_BS = main.logp_BS;
@@ -92,12 +129,8 @@ class Forward {
 
     for (int64_t k = 1; k <= config.num_nextn_predict_layers; ++k) {
       inputs = enter_depth(k);
-      const int64_t layer = config.num_hidden_layers + k - 1;
       const Tensor embedded = embedding(inputs.tokens_BS, model_.unit(0)[Role::embed_tokens]);
-      std::vector<Tensor> entering{embedded, hidden};
-      for (Piece& piece : block_pieces(layer, true))
-        entering = {run_piece(std::move(piece), entering, layer)};
-      hidden = entering[0];
+      hidden = run_block(config.num_hidden_layers + k - 1, {embedded, hidden});
       out_.mtp.push_back(run_head(hidden, inputs.targets_BS, {}));
     }
     if (training_) out_.tape = std::move(tape_);
@@ -118,83 +151,31 @@ class Forward {
     return inputs;
   }
 
-  // The block of `layer` as one piece, or as two where only one half is recomputed. mtp: the first piece
-  // takes {embedded, hidden} and the last one ends with shared_head.norm.
-  std::vector<Piece> block_pieces(int64_t layer, bool mtp) {
-    const PassContext* pass = tape_->passes.back().get();
-    const int unit = model_.table().block_unit(layer);
-    const UnitParams* p = &model_.unit(unit);
-    RouterState* router = model_.router_state(layer);
+  Tensor run_block(int64_t layer, std::vector<Tensor> inputs) {
     const ExecOptions& exec = model_.exec();
-    auto first = [pass, p, mtp](const std::vector<Tensor>& in) {
-      return attention_half(*pass, *p, mtp ? mtp_input(*pass, *p, in[0], in[1]) : in[0]);
-    };
-    auto second = [pass, p, router, mtp](const Tensor& x, const Tensor& replay_TK) {
-      BlockOutput out = ffn_half(*pass, *p, router, x, replay_TK);
-      if (mtp)
-        out.y_BSH = rms_norm(pass->shared->ops, out.y_BSH, (*p)[Role::shared_head_norm],
-                             pass->shared->config.rms_norm_eps);
-      return out;
-    };
-    const std::vector<FlatUnit*> units = model_.flat_units_of(unit);
-    if (exec.recompute == Recompute::attention || exec.recompute == Recompute::moe) {
-      const bool attention = exec.recompute == Recompute::attention;
-      return {{units,
-               [first](const std::vector<Tensor>& in, const Tensor&) {
-                 return BlockOutput{.y_BSH = first(in), .routing = {}, .balance_loss = {}};
-               },
-               attention, nullptr},
-              {units,
-               [second](const std::vector<Tensor>& in, const Tensor& replay_TK) {
-                 return second(in[0], replay_TK);
-               },
-               !attention && router != nullptr, router}};
-    }
-    return {{units,
-             [first, second](const std::vector<Tensor>& in, const Tensor& replay_TK) {
-               return second(first(in), replay_TK);
-             },
-             exec.recompute == Recompute::block && layer % exec.recompute_every == 0, router}};
+    const std::vector<FlatUnit*> units = units_of_layer(model_, layer);
+    auto unsharded = std::make_unique<Unsharded>(units);
+    if (kept_ && !kept_->contains(layer)) (*kept_)[layer] = std::make_unique<Unsharded>(units);
+    for (int64_t ahead = 1; ahead <= exec.prefetch_forward; ++ahead) prefetch(model_, layer + ahead);
+    Record* last = nullptr;
+    for (Piece& piece : block_pieces(model_, *tape_->passes.back(), layer))
+      inputs = {run_piece(std::move(piece), inputs, &last)};
+    if (training_ && exec.reshard != Reshard::after_forward) last->held = std::move(unsharded);
+    return inputs[0];
   }
 
-  Piece norm_piece() {
-    const PassContext* pass = tape_->passes[0].get();
-    const UnitParams* p = &model_.unit(model_.table().head_unit());
-    return {{},
-            [pass, p](const std::vector<Tensor>& in, const Tensor&) {
-              const BlockShared& shared = *pass->shared;
-              return BlockOutput{
-                  .y_BSH = rms_norm(shared.ops, in[0], (*p)[Role::final_norm], shared.config.rms_norm_eps),
-                  .routing = {},
-                  .balance_loss = {}};
-            },
-            false,
-            nullptr};
-  }
-
-  Tensor run_piece(Piece piece, const std::vector<Tensor>& inputs, int64_t layer) {
+  // Returns the output's boundary. last: where the record is, in training.
+  Tensor run_piece(Piece piece, const std::vector<Tensor>& inputs, Record** last) {
     Record record;
-    record.held = std::make_unique<Unsharded>(piece.units);
     for (const Tensor& x : inputs) record.inputs.push_back(training_ ? leaf(x) : x);
-    Tensor replay_TK;
-    if (auto found = micro_.replay.find(layer); piece.router && found != micro_.replay.end())
-      replay_TK = found->second;
+    if (auto found = micro_.replay.find(piece.layer); piece.router && found != micro_.replay.end())
+      record.replay.ids_TK = found->second;
     BlockOutput out;
     {
       at::AutoGradMode mode(training_ && !piece.recompute);
-      out = piece.forward(record.inputs, replay_TK);
+      out = piece.forward(record.inputs, record.replay);
     }
-    if (piece.router) {
-      const int64_t experts = model_.config().n_routed_experts;
-      record.ids_TK = out.routing.ids_TK;
-      if (training_) {
-        const Tensor& valid = tape_->passes.back()->valid_BS;
-        piece.router->count_E.add_(
-            count_tokens(record.ids_TK, valid.defined() ? valid.reshape({-1}) : Tensor(), experts));
-      }
-      if (options_.routing)
-        out_.routing[layer] = {record.ids_TK, out.routing.weight_TK.detach(), out.routing.scores_TE.detach()};
-    }
+    if (piece.router) count(*piece.router, out);
     if (out.balance_loss.defined()) {
       out.balance_loss = out.balance_loss / static_cast<double>(sequences_);
       out_.balance_loss = out_.balance_loss + out.balance_loss.detach();
@@ -204,12 +185,26 @@ class Forward {
       if (!piece.recompute) {
         record.output = out.y_BSH;
         record.balance = out.balance_loss;
+      } else if (piece.router) {
+        record.replay = {out.routing.ids_TK, out.plan};
       }
-      if (model_.exec().reshard == Reshard::after_forward) record.held.reset();
       record.piece = std::move(piece);
-      tape_->depths.back().records.push_back(std::move(record));
+      std::vector<Record>& records = tape_->depths.back().records;
+      records.push_back(std::move(record));
+      if (last) *last = &records.back();
     }
     return y;
+  }
+
+  void count(RouterState& router, const BlockOutput& out) {
+    if (training_) {
+      const Tensor& valid = tape_->passes.back()->valid_BS;
+      router.count_E.add_(count_tokens(out.routing.ids_TK, valid.defined() ? valid.reshape({-1}) : Tensor(),
+                                       model_.config().n_routed_experts));
+    }
+    if (options_.routing)
+      out_.routing[router.layer] = {out.routing.ids_TK, out.routing.weight_TK.detach(),
+                                    out.routing.scores_TE.detach()};
   }
 
   Output::Depth run_head(const Tensor& hidden_BSH, const Tensor& targets_BS, const VocabFunction& vocab) {
@@ -238,16 +233,16 @@ class Forward {
   const ForwardOptions& options_;
   bool training_;
   int64_t sequences_;
+  std::map<int64_t, std::unique_ptr<Unsharded>>* kept_;
   std::shared_ptr<Output::Tape> tape_;
   Output out_;
 };
 
 // Runs a piece's backward with dy (undefined: zero) and returns the gradients of its inputs.
 std::vector<Tensor> backward_piece(Record& record, const Tensor& dy, int64_t sequences) {
-  Unsharded unsharded(record.piece.units);
   if (record.piece.recompute) {
     at::AutoGradMode grad_mode(true);
-    BlockOutput out = record.piece.forward(record.inputs, record.ids_TK);
+    BlockOutput out = record.piece.forward(record.inputs, record.replay);
     record.output = out.y_BSH;
     if (out.balance_loss.defined()) record.balance = out.balance_loss / static_cast<double>(sequences);
   }
@@ -260,7 +255,6 @@ std::vector<Tensor> backward_piece(Record& record, const Tensor& dy, int64_t seq
   torch::autograd::backward(outputs, grads);
   std::vector<Tensor> result;
   for (const Tensor& input : record.inputs) result.push_back(input.grad());
-  record = {};
   return result;
 }
 
@@ -282,25 +276,58 @@ Tensor backward_head(HeadRecord& record, const Tensor& logp_leaf, const Tensor& 
 
 }  // namespace
 
-Step::Step(Model& model, const Batch& batch)
-    : model_(model), counts_(count_batch(batch, model.config().num_nextn_predict_layers)) {
-  for (const auto& unit : model.flat_units()) unit->grad().zero_();
+Step::Step(Model& model, const Batch& batch) : model_(&model) {
+  const int64_t depths = model.config().num_nextn_predict_layers;
+  const StepCounts mine = count_batch(batch, depths);
+  std::vector<int64_t> values{mine.tokens, mine.valid, mine.sequences};
+  values.insert(values.end(), mine.mtp_valid.begin(), mine.mtp_valid.end());
+  values = model.mesh().sum(values, "counts");
+  counts_ = {.tokens = values[0],
+             .valid = values[1],
+             .mtp_valid = {values.begin() + 3, values.end()},
+             .sequences = values[2]};
+  for (const auto& unit : model.flat_units()) unit->zero_grad();
   for (RouterState& state : model.router_states()) state.count_E.zero_();
 }
 
 Output Step::forward(const MicroBatch& micro, const ForwardOptions& options) {
   for (int64_t block : options.hidden)
-    if (block < 0 || block >= model_.config().num_hidden_layers)
+    if (block < 0 || block >= model_->config().num_hidden_layers)
       throw std::out_of_range("ForwardOptions::hidden: no block " + std::to_string(block));
-  return Forward(model_, micro, options, /*training=*/true, counts_.sequences).run();
+  const bool keep = model_->exec().reshard == Reshard::never;
+  return Forward(*model_, micro, options, /*training=*/true, counts_.sequences, keep ? &kept_ : nullptr)
+      .run();
 }
 
 void Step::backward(Output&& output) {
   if (!output.tape)
     throw std::logic_error("Step::backward: the output was consumed already, or comes from evaluate()");
   Output::Tape& tape = *output.tape;
-  Param& embed = model_.unit(0)[Role::embed_tokens];
-  const auto padding_id = model_.config().pad_token_id;
+  Param& embed = model_->unit(0)[Role::embed_tokens];
+  const auto padding_id = model_->config().pad_token_id;
+  const ExecOptions& exec = model_->exec();
+  const std::vector<FlatUnit*> shared = shared_units(*model_);
+  for (FlatUnit* unit : shared) unit->open_grad();
+
+  std::unique_ptr<Unsharded> unsharded;  // of the layer that backward is in
+  auto backward_block_piece = [&](Record& record, const Tensor& dy) {
+    const int64_t layer = record.piece.layer;
+    const std::vector<FlatUnit*> units = units_of_layer(*model_, layer);
+    if (!unsharded) {
+      unsharded = std::make_unique<Unsharded>(units);
+      if (exec.prefetch_backward == PrefetchBackward::pre) prefetch(*model_, layer - 1);
+      for (FlatUnit* unit : units) unit->open_grad();
+    }
+    record.held.reset();
+    std::vector<Tensor> grads = backward_piece(record, dy, counts_.sequences);
+    if (record.piece.first_of_layer) {
+      if (exec.prefetch_backward == PrefetchBackward::post) prefetch(*model_, layer - 1);
+      close_grad(units);
+      unsharded.reset();
+    }
+    record = {};
+    return grads;
+  };
 
   // MTP modules, deepest first; dhidden is the gradient of what the depth above hands down.
   Tensor dhidden;
@@ -310,69 +337,64 @@ void Step::backward(Output&& output) {
     add_to(dx, dhidden);
     std::vector<Tensor> grads{dx};
     for (auto record = depth.records.rbegin(); record != depth.records.rend(); ++record)
-      grads = backward_piece(*record, grads[0], counts_.sequences);
+      grads = backward_block_piece(*record, grads[0]);
     embedding_backward(depth.tokens_BS, grads[0], embed, padding_id);
     dhidden = grads[1];
   }
 
   // Head and final norm.
   auto& main = tape.depths[0];
-  const bool pre_norm = model_.exec().mtp_pre_norm;
   Tensor dx = backward_head(main.head, output.logp_BS, output.extra_BS);
-  if (!pre_norm) add_to(dx, dhidden);
+  if (!exec.mtp_pre_norm) add_to(dx, dhidden);
   dx = backward_piece(main.records[tape.norm], dx, counts_.sequences)[0];
-  if (pre_norm) add_to(dx, dhidden);
+  if (exec.mtp_pre_norm) add_to(dx, dhidden);
 
   // Blocks, last to first.
   for (size_t i = tape.norm; i-- > 0;) {
     for (const auto& [layer, records] : tape.hidden_after)
       if (records == i + 1) add_to(dx, output.hidden[layer].grad());
-    dx = backward_piece(main.records[i], dx, counts_.sequences)[0];
+    dx = backward_block_piece(main.records[i], dx)[0];
   }
   embedding_backward(main.tokens_BS, dx, embed, padding_id);
+  close_grad(shared);
   output = {};
 }
 
-StepResult Step::finish() { return {&model_, counts_}; }
+// Starts the reduce-scatters of units that backward is through with, unless gradients stay whole until
+// finish().
+void Step::close_grad(const std::vector<FlatUnit*>& units) {
+  if (model_->exec().accumulate == Accumulate::unsharded) return;
+  for (FlatUnit* unit : units) {
+    unit->reduce_grad();
+    reducing_.push_back(unit);
+  }
+  while (reducing_.size() > kReducing) {
+    reducing_.front()->wait_grad();
+    reducing_.pop_front();
+  }
+}
+
+StepResult Step::finish() {
+  for (const auto& unit : model_->flat_units()) unit->finish_grad();
+  reducing_.clear();
+  kept_.clear();
+  // Router counts of all ranks, all layers at once: the rule that moves the bias reads the whole batch.
+  std::vector<Tensor> counts;
+  for (RouterState& state : model_->router_states()) counts.push_back(state.count_E);
+  if (!counts.empty() && model_->mesh().world_size() > 1) {
+    const Tensor all = at::stack(counts);
+    model_->mesh().world().all_reduce(all, "router counts").wait();
+    for (size_t i = 0; i < counts.size(); ++i) counts[i].copy_(all[static_cast<int64_t>(i)]);
+  }
+  return {model_, counts_};
+}
 
 Step Model::begin_step(const Batch& batch) { return Step(*this, batch); }
 
 Output Model::evaluate(const MicroBatch& micro, const ForwardOptions& options) {
   at::NoGradGuard no_grad;
-  return Forward(*this, micro, options, /*training=*/false, micro.tokens_BS.size(0)).run();
-}
-
-StepCounts count_batch(const Batch& batch, int64_t mtp_depth) {
-  StepCounts counts;
-  counts.mtp_valid.resize(static_cast<size_t>(mtp_depth), 0);
-  auto targets = [](const DepthInputs& inputs) {
-    return inputs.targets_BS.ne(kIgnoredTarget).sum().item<int64_t>();
-  };
-  for (const MicroBatch& micro : batch.micro) {
-    counts.sequences += micro.tokens_BS.size(0);
-    counts.tokens +=
-        micro.padding_BS.defined() ? micro.padding_BS.sum().item<int64_t>() : micro.tokens_BS.numel();
-    counts.valid += targets(inputs_of_depth(micro, 0));
-    for (int64_t k = 1; k <= mtp_depth; ++k) counts.mtp_valid[k - 1] += targets(inputs_of_depth(micro, k));
-  }
-  return counts;
-}
-
-Losses standard_loss(const Output& output, const StepCounts& counts, const LossOptions& options) {
-  auto mean = [](const Tensor& logp, int64_t valid) {
-    return logp.sum().neg() / static_cast<double>(std::max<int64_t>(valid, 1));
-  };
-  Losses losses;
-  losses.total = mean(output.logp_BS, counts.valid);
-  losses.lm = losses.total.detach();
-  const double depths = static_cast<double>(output.mtp.size());
-  for (size_t k = 0; k < output.mtp.size(); ++k) {
-    const Tensor loss =
-        mean(output.mtp[k].logp_BS, options.mtp_count_main ? counts.valid : counts.mtp_valid[k]);
-    losses.mtp.push_back(loss.detach());
-    losses.total = losses.total + loss * (options.mtp_lambda / depths);
-  }
-  return losses;
+  const int64_t sequences = std::max<int64_t>(1, micro.tokens_BS.size(0));
+  return Forward(*this, micro, options, /*training=*/false, sequences, nullptr).run();
 }
 
 }  // namespace dsv3

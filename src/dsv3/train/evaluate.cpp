@@ -19,19 +19,19 @@ LayerLoad load_of(int64_t layer, const at::Tensor& count_E, const at::Tensor& bi
 
 EvalResult evaluate(Model& model, const Loader& loader, int64_t micro_batch, int64_t batches) {
   at::NoGradGuard no_grad;
-  EvalResult result;
-  const size_t depths = static_cast<size_t>(model.config().num_nextn_predict_layers);
+  const ModelConfig& config = model.config();
+  const auto depths = static_cast<size_t>(config.num_nextn_predict_layers);
   std::vector<double> sums(depths + 1, 0);
   std::vector<int64_t> valid(depths + 1, 0);
   std::map<int64_t, at::Tensor> counts;
-  const int64_t samples = loader.samples_per_epoch();
-  for (int64_t begin = 0, done = 0; begin < samples && (batches == 0 || done < batches);
-       begin += micro_batch, ++done) {
-    const int64_t sequences = std::min(micro_batch, samples - begin);
-    const Batch batch = loader.at(begin, sequences);
-    for (const MicroBatch& micro : batch.micro) {
-      const Output output =
-          model.evaluate(micro, {.hidden = {}, .vocab = {}, .logits = false, .routing = true});
+  for (const RouterState& state : model.router_states()) counts[state.layer] = at::zeros_like(state.count_E);
+
+  int64_t samples = loader.samples_per_epoch();
+  if (batches > 0) samples = std::min(samples, batches * micro_batch);
+  const int64_t round = micro_batch * model.mesh().world_size();
+  for (int64_t begin = 0; begin < samples; begin += round) {
+    for (const MicroBatch& micro : loader.at(begin, std::min(round, samples - begin)).micro) {
+      const Output output = model.evaluate(micro, {.routing = true});
       const StepCounts step =
           count_batch({.micro = {micro}, .first_sample = 0}, static_cast<int64_t>(depths));
       sums[0] -= output.logp_BS.sum().item<double>();
@@ -41,16 +41,21 @@ EvalResult evaluate(Model& model, const Loader& loader, int64_t micro_batch, int
         valid[k + 1] += step.mtp_valid[k];
       }
       for (const auto& [layer, routing] : output.routing) {
-        const int64_t depth = std::max<int64_t>(0, layer - model.config().num_hidden_layers + 1);
+        const int64_t depth = std::max<int64_t>(0, layer - config.num_hidden_layers + 1);
         const at::Tensor valid_BS = inputs_of_depth(micro, depth).valid_BS;
-        const at::Tensor count =
-            count_tokens(routing.ids_TK, valid_BS.defined() ? valid_BS.reshape({-1}) : at::Tensor(),
-                         model.config().n_routed_experts);
-        counts[layer] = counts.contains(layer) ? counts[layer] + count : count;
+        counts[layer].add_(count_tokens(routing.ids_TK,
+                                        valid_BS.defined() ? valid_BS.reshape({-1}) : at::Tensor(),
+                                        config.n_routed_experts));
       }
     }
-    result.sequences += sequences;
   }
+  const Mesh& mesh = model.mesh();
+  sums = mesh.sum(sums, "evaluation");
+  valid = mesh.sum(valid, "evaluation");
+  for (auto& [layer, count] : counts) mesh.world().all_reduce(count, "evaluation counts").wait();
+
+  EvalResult result;
+  result.sequences = samples;
   auto mean = [&](size_t depth) {
     return sums[depth] / static_cast<double>(std::max<int64_t>(valid[depth], 1));
   };

@@ -21,8 +21,9 @@ struct EvalResult {
   std::vector<LayerLoad> load;
 };
 
-// batches micro-batches of the loader from its beginning, 0: all of one epoch. Leaves router bias, counters
-// and every generator as they are.
+// batches · micro_batch sequences of the loader from its beginning, 0: all of one epoch, shared by the ranks.
+// Sums over all ranks; leaves router bias, counters and every generator as they are. micro_batch: the
+// loader's.
 EvalResult evaluate(Model& model, const Loader& loader, int64_t micro_batch, int64_t batches);
 
 }  // namespace dsv3

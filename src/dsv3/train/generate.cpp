@@ -115,6 +115,15 @@ std::vector<int64_t> choose_tokens(const Tensor& logits_BV, const Tensor& positi
   return tokens;
 }
 
+// Every rank computes the same rows; the last bits may differ with a row's place in a product, so rank 0's
+// choice counts.
+std::vector<int64_t> agree(const Model& model, std::vector<int64_t> tokens) {
+  const Tensor chosen = at::tensor(tokens).to(model.exec().device);
+  model.mesh().world().broadcast(chosen, 0, "generate").wait();
+  const Tensor agreed = chosen.cpu();
+  return {agreed.const_data_ptr<int64_t>(), agreed.const_data_ptr<int64_t>() + agreed.numel()};
+}
+
 // The logits that follow the prompt, [B, V].
 Tensor prefill(Model& model, LatentCache& cache, const Tensor& tokens_BS, const Tensor& mask_BS) {
   const int64_t S = tokens_BS.size(1);
@@ -209,7 +218,8 @@ Tensor generate(Model& model, const Tensor& tokens_BS, const Tensor& mask_BS,
   Tensor logits_BV = prefill(model, cache, tokens_BS, mask);
   std::vector<bool> ended(static_cast<size_t>(B), false);
   for (int64_t i = 0;; ++i) {
-    const std::vector<int64_t> tokens = choose_tokens(logits_BV, cache.next_position_B(), options);
+    const std::vector<int64_t> tokens =
+        agree(model, choose_tokens(logits_BV, cache.next_position_B(), options));
     for (int64_t row = 0; row < B; ++row) {
       if (ended[row]) continue;
       out_BS[row][i] = tokens[row];

@@ -24,15 +24,19 @@ void check_vocabulary(const DataSource& source, int64_t vocab_size) {
 
 }  // namespace
 
-Loader::Loader(const RunConfig& run, bool valid)
+Loader::Loader(const RunConfig& run, const Mesh& mesh, bool valid)
     : stream_(valid ? run.data.valid : run.data.train, run.data.seq_len, run.data.seed,
               run.data.shuffle && !valid, run.model.vocab_size),
+      rank_(mesh.rank()),
+      world_(mesh.world_size()),
       micro_batch_(run.train.micro_batch),
+      global_batch_(run.train.global_batch),
+      steps_(run.train.steps),
       document_mask_(run.data.mask == "document"),
       device_(run.train.device) {
   for (const DataSource& source : valid ? run.data.valid : run.data.train)
     check_vocabulary(source, run.model.vocab_size);
-  at(0, 1);  // what stands wrong in the files shows now, before a run folder exists
+  micro_batch(0, 1);  // what stands wrong in the files shows now, before a run folder exists
 }
 
 MicroBatch Loader::micro_batch(int64_t cursor, int64_t sequences) const {
@@ -60,9 +64,15 @@ MicroBatch Loader::micro_batch(int64_t cursor, int64_t sequences) const {
 
 Batch Loader::at(int64_t cursor, int64_t sequences) const {
   Batch batch;
-  batch.first_sample = cursor;
-  for (int64_t begin = 0; begin < sequences; begin += micro_batch_)
-    batch.micro.push_back(micro_batch(cursor + begin, std::min(micro_batch_, sequences - begin)));
+  batch.first_sample = cursor + sequences * rank_ / world_;
+  const int64_t end = cursor + sequences * (rank_ + 1) / world_;
+  const int64_t largest = (sequences + world_ - 1) / world_;
+  int64_t next = batch.first_sample;
+  for (int64_t done = 0; done < largest; done += micro_batch_) {
+    const int64_t rows = std::min(micro_batch_, end - next);
+    batch.micro.push_back(micro_batch(next, rows));
+    next += rows;
+  }
   return batch;
 }
 

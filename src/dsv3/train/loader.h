@@ -1,6 +1,7 @@
 #pragma once
 // Samples as batches of tensors.
 
+#include "dsv3/comm/mesh.h"
 #include "dsv3/data/loader.h"
 #include "dsv3/model/micro_batch.h"
 
@@ -8,19 +9,41 @@ namespace dsv3 {
 
 class Loader {
  public:
-  // The training stream of [data], or with `valid` the evaluation split in file order.
-  // InputError when a token is outside the model's vocabulary.
-  Loader(const RunConfig& run, bool valid = false);
+  // The training stream of [data], or with `valid` the evaluation split in file order, as this rank of the
+  // mesh sees it. InputError when a token is outside the model's vocabulary.
+  Loader(const RunConfig& run, const Mesh& mesh, bool valid = false);
 
-  // Sequences [cursor, cursor + sequences) of the stream, cut into micro-batches of at most micro_batch.
+  // This rank's part of sequences [cursor, cursor + sequences) of the stream: contiguous, sizes differing by
+  // at most one, cut into micro-batches of at most train.micro_batch. Every rank gets as many micro-batches
+  // as the largest part needs; those of a rank that has fewer sequences end with none (B = 0).
   Batch at(int64_t cursor, int64_t sequences) const;
   int64_t samples_per_epoch() const { return stream_.samples_per_epoch(); }
+
+  // for (Batch batch : loader): train.global_batch sequences at a time from the beginning, train.steps times
+  // or without end.
+  class Iterator {
+   public:
+    Iterator(const Loader* loader, int64_t step) : loader_(loader), step_(step) {}
+    Batch operator*() const { return loader_->at(step_ * loader_->global_batch_, loader_->global_batch_); }
+    Iterator& operator++() {
+      ++step_;
+      return *this;
+    }
+    bool operator!=(const Iterator& other) const { return step_ != other.step_; }
+
+   private:
+    const Loader* loader_;
+    int64_t step_;
+  };
+  Iterator begin() const { return {this, 0}; }
+  Iterator end() const { return {this, steps_ > 0 ? steps_ : -1}; }
 
  private:
   MicroBatch micro_batch(int64_t cursor, int64_t sequences) const;
 
   SampleStream stream_;
-  int64_t micro_batch_;
+  int64_t rank_, world_;
+  int64_t micro_batch_, global_batch_, steps_;
   bool document_mask_;
   at::Device device_;
 };

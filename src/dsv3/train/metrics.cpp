@@ -31,14 +31,18 @@ std::string json_line(const StepMetrics& m) {
   const LayerLoad* load = worst(m.load);
   int64_t dead = 0;
   for (const LayerLoad& layer : m.load) dead += layer.dead;
+  std::string comm;
+  for (const StepMetrics::Comm& group : m.comm)
+    comm += fmt::format(R"({}"{}":{{"calls":{},"bytes":{}}})", comm.empty() ? "" : ",", group.group,
+                        group.calls, group.bytes);
   return fmt::format(
       R"({{"step":{},"tokens":{},"loss":{},"lm_loss":{},"mtp_loss":{},"balance_loss":{},"lr":{},"grad_norm":{},)"
-      R"("tokens_per_s":{},"step_s":{},"data_s":{},"comm_s":0,"save_s":0,"mem_bytes":{},"max_vio":{},)"
-      R"("dead_experts":{},"skipped":{},"comm":{{}}}})",
+      R"("tokens_per_s":{},"step_s":{},"data_s":{},"comm_s":{},"save_s":0,"mem_bytes":{},"max_vio":{},)"
+      R"("dead_experts":{},"skipped":{},"comm":{{{}}}}})",
       m.step, m.tokens, number(m.loss), number(m.lm_loss), number(m.mtp_loss), number(m.balance_loss),
       number(m.lr), number(m.grad_norm), number(static_cast<double>(m.step_tokens) / m.step_s),
-      number(m.step_s), number(m.data_s), m.mem_bytes, number(load ? load->max_violation : 0), dead,
-      m.skipped);
+      number(m.step_s), number(m.data_s), number(m.comm_s), m.mem_bytes,
+      number(load ? load->max_violation : 0), dead, m.skipped, comm);
 }
 
 std::string json_line(const EvalResult& eval, int64_t step, int64_t tokens) {

@@ -16,11 +16,17 @@ struct StepMetrics {
   int64_t tokens = 0;  // input positions without padding, cumulative
   double loss = 0, lm_loss = 0, mtp_loss = 0, balance_loss = 0;
   double lr = 0, grad_norm = 0;
-  double step_s = 0, data_s = 0;
+  double step_s = 0, data_s = 0, comm_s = 0;  // comm_s: this rank's waiting in collectives
   int64_t step_tokens = 0;
   int64_t mem_bytes = 0;  // peak resident memory of the process
   std::vector<LayerLoad> load;
   int64_t skipped = 0;  // cumulative
+  // What the step moved: calls of one rank, payload of all ranks (GroupCounters). Groups of one are left out.
+  struct Comm {
+    std::string group;
+    int64_t calls = 0, bytes = 0;
+  };
+  std::vector<Comm> comm;
 };
 
 // One JSON object; numbers with 17 significant digits, non-finite ones null, so that runs compare bit for

@@ -20,16 +20,16 @@ void add_routing(std::map<std::string, Tensor>& out, int64_t layer, const Routin
 }
 
 void add_gradients(std::map<std::string, Tensor>& out, const Model& model) {
-  for (const auto& unit : model.flat_units())
-    for (const FlatUnit::Slot& slot : unit->slots()) {
-      if (!slot.trainable) continue;
-      const Tensor flat = slot.param.grad.view({-1});
+  for (const auto& unit : model.flat_units()) {
+    if (!unit->trainable()) continue;
+    for (const FlatUnit::Slot& slot : unit->slots())
       for (const HfTensor& part : slot.spec->hf) {
         const int64_t numel =
             std::accumulate(part.shape.begin(), part.shape.end(), int64_t{1}, std::multiplies<>());
-        out["grad." + part.name] = flat.narrow(0, part.offset, numel).view(part.shape).clone();
+        out["grad." + part.name] =
+            model.collect(*slot.spec, part.offset, numel, /*gradient=*/true).view(part.shape);
       }
-    }
+  }
 }
 
 }  // namespace
@@ -37,7 +37,7 @@ void add_gradients(std::map<std::string, Tensor>& out, const Model& model) {
 std::map<std::string, Tensor> trace(Model& model, const MicroBatch& micro, const LossOptions& loss,
                                     bool gradients) {
   const ModelConfig& config = model.config();
-  ForwardOptions options{.hidden = {}, .vocab = {}, .logits = true, .routing = true};
+  ForwardOptions options{.logits = true, .routing = true};
   options.hidden.resize(static_cast<size_t>(config.num_hidden_layers));
   std::iota(options.hidden.begin(), options.hidden.end(), 0);
 
@@ -61,6 +61,7 @@ std::map<std::string, Tensor> trace(Model& model, const MicroBatch& micro, const
   if (gradients) {
     losses.total.backward();
     step.backward(std::move(output));
+    step.finish();
     add_gradients(out, model);
   }
   return out;

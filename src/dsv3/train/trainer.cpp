@@ -23,6 +23,29 @@ void set_determinism(bool deterministic) {
   at::globalContext().setDeterministicFillUninitializedMemory(false);
 }
 
+void CommMeter::begin() {
+  before_.clear();
+  for (const Group* group : mesh_.groups()) before_.push_back(group->counters());
+}
+
+void CommMeter::read(StepMetrics& metrics) {
+  const std::vector<const Group*> groups = mesh_.groups();
+  std::vector<int64_t> bytes;
+  metrics.comm_s = 0;
+  for (size_t i = 0; i < groups.size(); ++i) {
+    bytes.push_back(groups[i]->counters().bytes - before_[i].bytes);
+    metrics.comm_s += groups[i]->counters().wait_s - before_[i].wait_s;
+  }
+  const std::vector<int64_t> total = mesh_.sum(bytes, "counters");
+  metrics.comm.clear();
+  for (size_t i = 0; i < groups.size(); ++i)
+    if (groups[i]->size() > 1)
+      metrics.comm.push_back({.group = groups[i]->name(),
+                              .calls = groups[i]->counters().calls - before_[i].calls - (i == 0 ? 1 : 0),
+                              .bytes = total[i]});
+  begin();
+}
+
 bool Trainer::done() const {
   return run_.train.steps > 0 ? state_.step >= run_.train.steps : state_.tokens >= run_.train.tokens;
 }
@@ -54,6 +77,7 @@ StepMetrics Trainer::step() {
   metrics.lr = learning_rate(run_, state_.tokens, state_.step + 1);
   const double gamma = now(run_.schedule.gamma, run_.balance.gamma);
 
+  comm_.begin();
   const Batch batch = loader_.at(state_.cursor, sequences);
   metrics.data_s = seconds_since(start);
 
@@ -72,6 +96,8 @@ StepMetrics Trainer::step() {
     balance += output.balance_loss.item<double>();
     step.backward(std::move(output));
   }
+  const std::vector<double> sums = model_.mesh().sum(std::vector{lm, mtp, weighted_mtp, balance}, "losses");
+  lm = sums[0], mtp = sums[1], weighted_mtp = sums[2], balance = sums[3];
   const double loss = lm + weighted_mtp + balance;
   const StepInfo info = optimizer_.step(step.finish(), metrics.lr, gamma, std::isfinite(loss));
 
@@ -93,6 +119,7 @@ StepMetrics Trainer::step() {
   metrics.mem_bytes = memory_bytes("VmHWM:");
   for (RouterState& state : model_.router_states())
     metrics.load.push_back(load_of(state.layer, state.count_E, state.bias_E));
+  comm_.read(metrics);
   metrics.step_s = seconds_since(start);
   return metrics;
 }

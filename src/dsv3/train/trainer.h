@@ -18,6 +18,20 @@ struct TrainState {
   int64_t bad_in_a_row = 0;
 };
 
+// What a mesh moves between two readings.
+class CommMeter {
+ public:
+  explicit CommMeter(const Mesh& mesh) : mesh_(mesh) { begin(); }
+  void begin();
+  // Fills comm and comm_s with what was moved since begin(). All ranks call it; its own sum is counted
+  // nowhere.
+  void read(StepMetrics& metrics);
+
+ private:
+  Mesh mesh_;
+  std::vector<GroupCounters> before_;
+};
+
 class Trainer {
  public:
   Trainer(const RunConfig& run, Model& model, Optimizer& optimizer, const Loader& loader)
@@ -38,6 +52,7 @@ class Trainer {
   Optimizer& optimizer_;
   const Loader& loader_;
   TrainState state_;
+  CommMeter comm_{model_.mesh()};
 };
 
 // Sets threads' determinism as [train] asks for; once, before the first tensor.

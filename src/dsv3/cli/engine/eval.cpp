@@ -62,7 +62,8 @@ int eval_command(std::vector<std::string> args) {
   if (seq_len < 1) throw UsageError("--seq-len", std::to_string(seq_len) + ", expected 1 or more");
   loaded.run.data.seq_len = seq_len;
   loaded.run.train.micro_batch = micro_batch;
-  const EvalResult result = evaluate(*loaded.model, Loader(loaded.run, /*valid=*/true), micro_batch, batches);
+  const EvalResult result =
+      evaluate(*loaded.model, Loader(loaded.run, loaded.model->mesh(), /*valid=*/true), micro_batch, batches);
   const double per_token = bytes_per_token(data);
   const double bits = per_token > 0 ? result.loss / std::log(2.0) / per_token : 0;
   std::vector<std::pair<const char*, double>> baselines;

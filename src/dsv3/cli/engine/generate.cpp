@@ -11,6 +11,7 @@
 #include "dsv3/cli/command.h"
 #include "dsv3/cli/engine/commands.h"
 #include "dsv3/cli/engine/load_model.h"
+#include "dsv3/cli/engine/ranks.h"
 #include "dsv3/cli/engine/utf8_stream.h"
 #include "dsv3/data/tokenizer.h"
 #include "dsv3/formats/npy.h"
@@ -57,8 +58,10 @@ void continue_tokens(Model& model, const Arguments& arguments) {
   const at::Device device = model.exec().device;
   const at::Tensor prompt = read_tokens(arguments.tokens, model.config().vocab_size);
   const at::Tensor tokens = generate(model, prompt.to(device), {}, options).to(at::kCPU).contiguous();
-  write_npy_int64(arguments.out, tokens.sizes(),
-                  {tokens.const_data_ptr<int64_t>(), static_cast<size_t>(tokens.numel())});
+  on_rank_zero(model.mesh(), [&] {
+    write_npy_int64(arguments.out, tokens.sizes(),
+                    {tokens.const_data_ptr<int64_t>(), static_cast<size_t>(tokens.numel())});
+  });
 }
 
 // Documents were cut by the tokenizer's own eos, whatever the configuration calls eos.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "dsv3/base/error.h"
+#include "dsv3/cli/engine/ranks.h"
 #include "dsv3/convert/hf_folder.h"
 #include "dsv3/train/trainer.h"
 
@@ -32,7 +33,9 @@ LoadedModel load_model(const std::filesystem::path& path, const std::vector<std:
   set_determinism(loaded.run.train.deterministic);
   ExecOptions exec = ExecOptions::from(loaded.run);
   if (!gradients) exec.freeze = {"*"};
-  loaded.model = std::make_unique<Model>(loaded.run.model, Mesh::create(loaded.run.parallel), exec);
+  const Mesh mesh = Mesh::create(loaded.run.parallel, exec.device);
+  speak_on_rank_zero(mesh);
+  loaded.model = std::make_unique<Model>(loaded.run.model, mesh, exec);
   loaded.model->load(loaded.folder);
   return loaded;
 }

@@ -10,6 +10,7 @@
 #include "dsv3/cli/command.h"
 #include "dsv3/cli/engine/commands.h"
 #include "dsv3/cli/engine/load_model.h"
+#include "dsv3/cli/engine/ranks.h"
 #include "dsv3/ops/device.h"
 #include "dsv3/train/trainer.h"
 
@@ -48,7 +49,7 @@ class StopSignals {
 };
 
 // The run folder: new or empty, so that nothing is overwritten.
-std::filesystem::path create_run_folder(const RunConfig& run) {
+void create_run_folder(const RunConfig& run) {
   const std::filesystem::path out = run.train.out;
   std::error_code error;
   if (std::filesystem::exists(out, error) && !std::filesystem::is_empty(out, error))
@@ -57,7 +58,6 @@ std::filesystem::path create_run_folder(const RunConfig& run) {
   std::filesystem::create_directories(out, error);
   if (error) throw RunError(out.string(), "cannot be created: " + error.message());
   write_atomically(out / "run.toml", run.to_toml());
-  return out;
 }
 
 // 8.5M, 671.0B
@@ -87,47 +87,61 @@ void check_supported(const RunConfig& run) {
   if (run.data.fim_rate > 0) throw UsageError("data.fim_rate", "is not built yet", "leave it at 0");
 }
 
+// SIGINT or SIGTERM if any rank got one: all stop after the same step. 0: none.
+int agreed_signal(const Mesh& mesh) {
+  const std::vector<int64_t> got =
+      mesh.sum(std::vector<int64_t>{g_signal == SIGINT ? 1 : 0, g_signal == SIGTERM ? 1 : 0}, "signals");
+  return got[0] > 0 ? SIGINT : got[1] > 0 ? SIGTERM : 0;
+}
+
 }  // namespace
 
 int train_command(std::vector<std::string> args) {
   CLI::App app("Trains a model. Any key of the run file can be given as --section.key=value.", "train");
   std::string file;
-  int64_t nproc = 1;
   app.add_option("RUN.toml", file, "the run file")->required();
-  app.add_option("--nproc", nproc, "local ranks to start")->capture_default_str();
   std::vector<std::string> flags = take_run_flags(args);
   if (!parse_args(app, args)) return 0;
-  if (nproc != 1)
-    throw UsageError("--nproc", std::to_string(nproc) + ": this version trains in one process",
-                     "leave the flag out");
   const RunConfig run = RunConfig::load(file, flags);
   run.check_paths();
   check_supported(run);
-  const Mesh mesh = Mesh::create(run.parallel);
+  const Mesh mesh = Mesh::create(run.parallel, ExecOptions::from(run).device);
+  speak_on_rank_zero(mesh);
   set_determinism(run.train.deterministic);
 
-  const Loader loader(run);
+  const Loader loader(run, mesh);
   std::optional<Loader> valid;
-  if (!run.data.valid.empty()) valid.emplace(run, /*valid=*/true);
+  if (!run.data.valid.empty()) valid.emplace(run, mesh, /*valid=*/true);
   Model model(run.model, mesh, ExecOptions::from(run));
   initialise(model, run);
   Optimizer optimizer(model, run.optim);
-  const std::filesystem::path out = create_run_folder(run);
-  MetricsFile metrics_file(out / "metrics.jsonl");
+  const std::filesystem::path out = run.train.out;
+  std::optional<MetricsFile> metrics_file;
+  on_rank_zero(mesh, [&] {
+    create_run_folder(run);
+    metrics_file.emplace(out / "metrics.jsonl");
+  });
+  auto write_metrics = [&](const std::string& line) {
+    if (metrics_file) metrics_file->write(line);
+  };
 
   fmt::print("{} parameters, {} sequences of {} a step, {}, run folder {}\n",
              in_words(num_params(run.model, true)), run.train.global_batch, run.data.seq_len, run.train.dtype,
              out.string());
+  if (const MeshLayout& layout = mesh.layout(); layout.world() > 1)
+    fmt::print("{} ranks: {} copies of the model over {} ranks, experts over {}\n", layout.world(),
+               layout.replicate, layout.shard, layout.ep);
   Trainer trainer(run, model, optimizer, loader);
   auto evaluate_now = [&] {
     const EvalResult result = evaluate(model, *valid, run.train.micro_batch, run.eval.batches);
-    metrics_file.write(json_line(result, trainer.state().step, trainer.state().tokens));
+    write_metrics(json_line(result, trainer.state().step, trainer.state().tokens));
     fmt::print("{:>11} held-out loss {:.4f} over {} tokens\n", trainer.state().step, result.loss,
                result.targets);
   };
   std::optional<StopSignals> signals(std::in_place);
   double spent = 0;
-  while (!trainer.done() && g_signal == 0) {
+  int signal = 0;
+  while (!trainer.done() && signal == 0) {
     const StepMetrics metrics = trainer.step();
     spent += metrics.step_s;
     const int64_t total = trainer.total_steps();
@@ -139,14 +153,15 @@ int train_command(std::vector<std::string> args) {
       fmt::print("{}\n", step_line(metrics, total, left));
       std::fflush(stdout);
     }
-    metrics_file.write(json_line(metrics));
+    write_metrics(json_line(metrics));
     trainer.check_progress();
     if (valid && run.eval.every > 0 && metrics.step % run.eval.every == 0 && !trainer.done()) evaluate_now();
+    signal = agreed_signal(mesh);
   }
   signals.reset();
   if (!trainer.done()) {
     fmt::print(stderr, "dsv3: stopped after step {}; nothing was saved\n", trainer.state().step);
-    return g_signal == SIGINT ? 130 : 143;
+    return 128 + signal;
   }
   if (valid) evaluate_now();
   model.save_hf(out / "hf");

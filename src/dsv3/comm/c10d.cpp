@@ -1,0 +1,127 @@
+#include "dsv3/comm/c10d.h"
+
+#include <numeric>
+
+#include "dsv3/base/error.h"
+#include "dsv3/ops/torch_pch.h"
+
+namespace dsv3 {
+namespace {
+
+using Works = std::vector<c10::intrusive_ptr<c10d::Work>>;
+
+class C10dPending : public Pending {
+ public:
+  explicit C10dPending(Works works) : works_(std::move(works)) {}
+  void wait() override {
+    for (const auto& work : works_) work->wait();
+  }
+
+ private:
+  Works works_;
+};
+
+// [Note: reduce-scatter by all-to-all] Gloo's own reduce-scatter is a whole all-reduce. Parts are exchanged
+// and summed here instead: half the bytes, and always in the order of ranks.
+class SumPending : public Pending {
+ public:
+  SumPending(c10::intrusive_ptr<c10d::Work> work, at::Tensor parts, at::Tensor out)
+      : work_(std::move(work)), parts_(std::move(parts)), out_(std::move(out)) {}
+  void wait() override {
+    work_->wait();
+    at::NoGradGuard no_grad;
+    out_.copy_(parts_[0]);
+    for (int64_t rank = 1; rank < parts_.size(0); ++rank) out_.add_(parts_[rank]);
+  }
+
+ private:
+  c10::intrusive_ptr<c10d::Work> work_;
+  at::Tensor parts_, out_;
+};
+
+class C10dTransport : public Transport {
+ public:
+  explicit C10dTransport(c10::intrusive_ptr<c10d::Backend> backend) : backend_(std::move(backend)) {}
+  int rank() const override { return backend_->getRank(); }
+  int size() const override { return backend_->getSize(); }
+
+  std::unique_ptr<Pending> all_gather(const at::Tensor& out, const at::Tensor& in) override {
+    at::Tensor output = out, input = in;
+    return pending({backend_->_allgather_base(output, input)});
+  }
+
+  std::unique_ptr<Pending> reduce_scatter(const at::Tensor& out, const at::Tensor& in) override {
+    at::Tensor output = out, input = in;
+    if (!in.is_cpu()) return pending({backend_->_reduce_scatter_base(output, input)});
+    // See [Note: reduce-scatter by all-to-all].
+    at::Tensor parts = at::empty({size(), out.numel()}, in.options());
+    at::Tensor rows = in.view({size(), out.numel()});
+    return std::make_unique<SumPending>(exchange(parts, rows, {}, {}), parts, out);
+  }
+
+  std::unique_ptr<Pending> all_reduce(const at::Tensor& x) override {
+    std::vector<at::Tensor> tensors{x};
+    return pending({backend_->allreduce(tensors)});
+  }
+
+  std::unique_ptr<Pending> broadcast(const at::Tensor& x, int root) override {
+    std::vector<at::Tensor> tensors{x};
+    c10d::BroadcastOptions options;
+    options.rootRank = root;
+    return pending({backend_->broadcast(tensors, options)});
+  }
+
+  std::unique_ptr<Pending> all_to_all(const at::Tensor& out, const at::Tensor& in, const SlotRows& recv,
+                                      const SlotRows& send) override {
+    const auto peers = static_cast<size_t>(size());
+    const bool coalesce = in.is_cuda() && backend_->supportsCoalescing();
+    if (coalesce) backend_->startCoalescing();
+    Works works;
+    int64_t read = 0, written = 0;
+    for (size_t slot = 0; slot < send.size(); slot += peers) {
+      const std::vector<int64_t> sent(&send[slot], &send[slot] + peers),
+          got(&recv[slot], &recv[slot] + peers);
+      const int64_t rows_in = std::accumulate(sent.begin(), sent.end(), int64_t{0});
+      const int64_t rows_out = std::accumulate(got.begin(), got.end(), int64_t{0});
+      at::Tensor output = out.narrow(0, written, rows_out), input = in.narrow(0, read, rows_in);
+      works.push_back(exchange(output, input, got, sent));
+      read += rows_in;
+      written += rows_out;
+    }
+    if (coalesce) works = {backend_->endCoalescing()};
+    return pending(std::move(works));
+  }
+
+ private:
+  c10::intrusive_ptr<c10d::Work> exchange(at::Tensor& out, at::Tensor& in, std::vector<int64_t> got,
+                                          std::vector<int64_t> sent) {
+    return backend_->alltoall_base(out, in, got, sent);
+  }
+  static std::unique_ptr<Pending> pending(Works works) {
+    return std::make_unique<C10dPending>(std::move(works));
+  }
+
+  c10::intrusive_ptr<c10d::Backend> backend_;
+};
+
+}  // namespace
+
+std::shared_ptr<Transport> c10d_transport(c10::intrusive_ptr<c10d::Backend> backend) {
+  return std::make_shared<C10dTransport>(std::move(backend));
+}
+
+Mesh mesh_from_groups(const CallerGroups& groups, at::Device device) {
+  if (!groups.data || !groups.expert_data || !groups.expert)
+    throw UsageError("CallerGroups", "data, expert_data and expert must be given");
+  auto transport = [](const c10::intrusive_ptr<c10d::Backend>& backend) {
+    return backend ? c10d_transport(backend) : single_transport();
+  };
+  return Mesh::from_transports({.world = transport(groups.world ? groups.world : groups.data),
+                                .data = transport(groups.data),
+                                .replicate = transport(groups.replicate),
+                                .expert = transport(groups.expert),
+                                .expert_data = transport(groups.expert_data)},
+                               device);
+}
+
+}  // namespace dsv3

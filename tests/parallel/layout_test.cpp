@@ -1,0 +1,177 @@
+// Any layout trains like one process: the same global batches on real text in fp64, step by step.
+#include <gtest/gtest.h>
+
+#include "support/ranks.h"
+#include "support/runs.h"
+
+namespace dsv3 {
+namespace {
+
+using at::Tensor;
+using test::Training;
+using test::trajectory_run;
+
+// What training left behind, whole, and what it said on the way.
+struct Record {
+  std::vector<double> losses, norms;
+  std::vector<int64_t> counts;                       // of every router and step
+  std::map<std::string, Tensor> weights, gradients;  // gradients: of the first step
+};
+
+Record train(const RunConfig& run, const Mesh& mesh, int steps) {
+  Training training(run, mesh);
+  Record record;
+  for (int step = 0; step < steps; ++step) {
+    const StepMetrics metrics = training.trainer.step();
+    record.losses.insert(record.losses.end(),
+                         {metrics.loss, metrics.lm_loss, metrics.mtp_loss, metrics.balance_loss});
+    record.norms.push_back(metrics.grad_norm);
+    for (RouterState& state : training.model.router_states())
+      for (int64_t e = 0; e < state.count_E.numel(); ++e)
+        record.counts.push_back(state.count_E[e].item<int64_t>());
+    if (step == 0)
+      for (const ParamSpec& spec : training.model.table().params)
+        if (spec.trainable) record.gradients[spec.name] = test::whole(training.model, spec, true).clone();
+  }
+  for (const ParamSpec& spec : training.model.table().params)
+    record.weights[spec.name] = test::whole(training.model, spec).clone();
+  return record;
+}
+
+// One process, one thread: what all layouts are held against.
+Record train_alone(const std::vector<std::string>& flags, int steps) {
+  Record record;
+  std::thread([&] {
+    omp_set_num_threads(1);
+    record = train(trajectory_run(flags), Mesh::create({}), steps);
+  }).join();
+  return record;
+}
+
+// The record of rank 0; the others have to say the same numbers.
+Record train_on(const MeshLayout& layout, std::vector<std::string> flags, int steps,
+                const test::RankOptions& options = {}) {
+  flags.insert(flags.end(), {"parallel.replicate=" + std::to_string(layout.replicate),
+                             "parallel.shard=" + std::to_string(layout.shard),
+                             "parallel.ep=" + std::to_string(layout.ep)});
+  const RunConfig run = trajectory_run(flags);
+  std::vector<Record> records(layout.world());
+  test::run_ranks(
+      layout, [&](const Mesh& mesh) { records[mesh.rank()] = train(run, mesh, steps); }, options);
+  for (const Record& other : records) {
+    EXPECT_EQ(other.losses, records[0].losses);
+    EXPECT_EQ(other.norms, records[0].norms);
+    EXPECT_EQ(other.counts, records[0].counts);
+  }
+  return records[0];
+}
+
+void expect_same(const std::map<std::string, Tensor>& ours, const std::map<std::string, Tensor>& theirs,
+                 double tolerance) {
+  double squares = 0;
+  for (const auto& [name, tensor] : theirs) squares += tensor.square().sum().item<double>();
+  for (const auto& [name, tensor] : theirs)
+    EXPECT_LE(test::relative_error(ours.at(name), tensor, 1e-6 * std::sqrt(squares)), tolerance) << name;
+}
+
+void expect_same(const Record& ours, const Record& theirs, double tolerance, double gradient_tolerance) {
+  ASSERT_EQ(ours.losses.size(), theirs.losses.size());
+  for (size_t i = 0; i < ours.losses.size(); ++i)
+    EXPECT_LE(std::abs(ours.losses[i] - theirs.losses[i]), tolerance * std::abs(theirs.losses[i])) << i;
+  for (size_t i = 0; i < ours.norms.size(); ++i)
+    EXPECT_LE(std::abs(ours.norms[i] - theirs.norms[i]), tolerance * theirs.norms[i]) << i;
+  EXPECT_EQ(ours.counts, theirs.counts);
+  expect_same(ours.gradients, theirs.gradients, gradient_tolerance);
+  expect_same(ours.weights, theirs.weights, tolerance);
+}
+
+struct Case {
+  const char* name;
+  MeshLayout layout;
+  std::vector<std::string> flags;
+};
+void PrintTo(const Case& test, std::ostream* out) { *out << test.name; }
+
+const std::vector<std::string> kTied = {"model.tie_word_embeddings=true"};
+const std::vector<std::string> kDepth2 = {"model.num_nextn_predict_layers=2"};
+
+std::vector<std::string> operator+(std::vector<std::string> a, const std::vector<std::string>& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+// (replicate, shard, ep) crossed pairwise with MTP depth, tying, recomputation, accumulation, reshard,
+// prefetch and batches that do not divide by the ranks.
+std::vector<Case> cases() {
+  const std::vector<std::string> even = {"train.global_batch=8", "train.micro_batch=1"};
+  const std::vector<std::string> odd = {"train.global_batch=5",
+                                        "train.micro_batch=1"};  // some rank has fewer
+  const std::vector<std::string> few = {"train.global_batch=3", "train.micro_batch=1"};  // some rank has none
+  return {
+      {"Shard2", {1, 2, 1}, even},
+      {"Shard2_odd_tied_recompute",
+       {1, 2, 1},
+       odd + kTied + std::vector<std::string>{"parallel.recompute=block"}},
+      {"Shard2Ep2_depth2", {1, 2, 2}, odd + kDepth2},
+      {"Shard2Ep2_never_moe",
+       {1, 2, 2},
+       even + std::vector<std::string>{"parallel.reshard=never", "parallel.recompute=moe"}},
+      {"Shard4_after_forward_depth2",
+       {1, 4, 1},
+       even + kDepth2 +
+           std::vector<std::string>{"parallel.reshard=after_forward", "parallel.prefetch_forward=2"}},
+      {"Shard4_few_unsharded",
+       {1, 4, 1},
+       few + std::vector<std::string>{"parallel.accumulate=unsharded", "parallel.prefetch_backward=post"}},
+      {"Shard4Ep2_tied_attention",
+       {1, 4, 2},
+       even + kTied +
+           std::vector<std::string>{"parallel.recompute=attention", "parallel.prefetch_backward=none"}},
+      {"Shard4Ep4_few_recompute",
+       {1, 4, 4},
+       few + std::vector<std::string>{"parallel.recompute=every:2", "parallel.reshard=after_forward",
+                                      "parallel.max_unsharded=1"}},
+      {"Replicate2Shard2Ep2_odd_unsharded",
+       {2, 2, 2},
+       odd + std::vector<std::string>{"parallel.accumulate=unsharded"}},
+      {"Replicate2Shard2_pre_norm", {2, 2, 1}, even + std::vector<std::string>{"mtp.hidden=pre_norm"}},
+      {"Replicate4", {4, 1, 1}, odd},
+      {"Replicate2Shard4Ep2_tied_depth2", {2, 4, 2}, even + kTied + kDepth2},
+  };
+}
+
+class Layouts : public testing::TestWithParam<Case> {};
+
+TEST_P(Layouts, TrainLikeOneProcessInFp64) {
+  const std::vector<std::string> flags =
+      GetParam().flags + std::vector<std::string>{"model.init=", "train.dtype=fp64"};
+  const Record alone = train_alone(flags, 10);
+  expect_same(train_on(GetParam().layout, flags, 10), alone, 1e-10, 1e-9);
+}
+
+TEST_P(Layouts, FirstStepInFp32) {
+  const std::vector<std::string> flags =
+      GetParam().flags + std::vector<std::string>{"model.init=", "train.dtype=fp32"};
+  Record alone = train_alone(flags, 1);
+  Record ours = train_on(GetParam().layout, flags, 1);
+  alone.weights.clear();  // AdamW's first step is a sign: tiny gradients decide
+  expect_same(ours, alone, 1e-6, 2e-6);
+}
+
+// Results are NaN until they are waited for, and inputs may not change in between: the races that streams of
+// a GPU would have.
+TEST_P(Layouts, SurviveChaos) {
+  const std::vector<std::string> flags =
+      GetParam().flags + std::vector<std::string>{"model.init=", "train.dtype=fp64"};
+  const Record calm = train_on(GetParam().layout, flags, 2);
+  const Record chaos = train_on(GetParam().layout, flags, 2, {.chaos = true});
+  EXPECT_EQ(chaos.losses, calm.losses);
+  EXPECT_EQ(chaos.norms, calm.norms);
+  for (const auto& [name, tensor] : calm.weights) EXPECT_TRUE(chaos.weights.at(name).equal(tensor)) << name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Mesh, Layouts, testing::ValuesIn(cases()),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+}  // namespace
+}  // namespace dsv3

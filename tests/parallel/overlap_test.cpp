@@ -1,0 +1,117 @@
+// What runs while collectives are under way.
+#include <gtest/gtest.h>
+
+#include "support/ranks.h"
+#include "support/runs.h"
+
+namespace dsv3 {
+namespace {
+
+using test::Training;
+using test::trajectory_run;
+using Kind = CollectiveLog::Event::Kind;
+
+struct Seen {
+  Kind kind;
+  std::string group, operation, unit;
+};
+
+std::vector<Seen> events_of_a_step(std::vector<std::string> flags) {
+  flags.insert(flags.end(), {"parallel.shard=2", "model.init=", "model.num_hidden_layers=4"});
+  std::vector<Seen> seen;
+  test::run_ranks({.replicate = 1, .shard = 2, .ep = 1}, [&](const Mesh& mesh) {
+    Training training(trajectory_run(flags), mesh);
+    if (mesh.rank() == 0)
+      mesh.log().observer = [&](const CollectiveLog::Event& event) {
+        seen.push_back({event.kind, std::string(event.group), std::string(event.operation), std::string(event.unit)});
+      };
+    test::run_batch(training.model, training.loader.at(0, 2));
+    mesh.log().observer = {};
+  });
+  return seen;
+}
+
+// Place of the n-th (from 0) such event.
+size_t find(const std::vector<Seen>& seen, Kind kind, const char* operation, const char* unit, int n = 0) {
+  for (size_t i = 0; i < seen.size(); ++i)
+    if (seen[i].kind == kind && seen[i].group == "data" && seen[i].operation == operation && seen[i].unit == unit &&
+        n-- == 0)
+      return i;
+  ADD_FAILURE() << operation << " of " << unit << " is not in the log";
+  return 0;
+}
+
+// Block i is computed between the end of its all-gather and the beginning of the wait for the next one.
+TEST(Overlap, AllGatherOfTheNextBlockIsIssuedBeforeABlockIsComputed) {
+  const auto seen = events_of_a_step({"parallel.prefetch_forward=1"});
+  for (int block = 0; block < 3; ++block) {
+    const std::string next = "block " + std::to_string(block + 1);
+    const size_t issued = find(seen, Kind::issue, "all_gather", next.c_str());
+    const size_t waited = find(seen, Kind::wait, "all_gather", next.c_str());
+    // Between the two lies block's whole computation: nothing else of `data` is waited for.
+    EXPECT_LT(issued, waited);
+    for (size_t i = issued; i < waited; ++i) EXPECT_FALSE(seen[i].kind == Kind::wait && seen[i].group == "data");
+  }
+  const auto none = events_of_a_step({"parallel.prefetch_forward=0"});
+  EXPECT_EQ(find(none, Kind::issue, "all_gather", "block 2") + 1, find(none, Kind::wait, "all_gather", "block 2"));
+}
+
+TEST(Overlap, BackwardGathersTheNextBlockAndReducesBehind) {
+  const auto pre = events_of_a_step({"parallel.reshard=after_forward", "parallel.prefetch_backward=pre"});
+  // The second gather of a block is backward's: issued before the gradient of the block above it is reduced.
+  EXPECT_LT(find(pre, Kind::issue, "all_gather", "block 1", 1), find(pre, Kind::issue, "reduce_scatter", "block 2"));
+  // The reduction of a block is waited for when later blocks have been issued.
+  EXPECT_LT(find(pre, Kind::issue, "reduce_scatter", "block 2"), find(pre, Kind::wait, "reduce_scatter", "block 3"));
+  const auto none = events_of_a_step({"parallel.reshard=after_forward", "parallel.prefetch_backward=none"});
+  EXPECT_GT(find(none, Kind::issue, "all_gather", "block 1", 1),
+            find(none, Kind::issue, "reduce_scatter", "block 2"));
+}
+
+// Embedding and head serve the main model and every MTP depth, and are reduced once a micro-batch.
+TEST(Overlap, SharedUnitsAreReducedOnceAfterTheirLastUse) {
+  const auto seen = events_of_a_step({"model.num_nextn_predict_layers=2"});
+  int reduced = 0;
+  size_t last_block = 0;
+  for (size_t i = 0; i < seen.size(); ++i) {
+    if (seen[i].kind != Kind::issue || seen[i].operation != "reduce_scatter") continue;
+    if (seen[i].unit == "embedding") {
+      ++reduced;
+      EXPECT_GT(i, last_block);
+    }
+    if (seen[i].unit == "block 0") last_block = i;
+  }
+  EXPECT_EQ(reduced, 1);
+  EXPECT_GT(last_block, 0u);
+}
+
+// Every collective keeps its channel busy for 20 ms, as a network would.
+TEST(Overlap, AStepTakesLessThanItsComputationAndItsCommunicationInTurn) {
+  std::vector<std::string> flags = {"train.dtype=fp32", "model.init=", "model.hidden_size=192", "data.seq_len=256",
+                                    "model.intermediate_size=768", "model.num_hidden_layers=8", "train.global_batch=8",
+                                    "train.micro_batch=4", "balance.loss=none"};
+  auto seconds = [&](double delay_ms) {
+    double step_s = 1e9, calls = 0;
+    flags.push_back("parallel.shard=2");
+    test::run_ranks(
+        {.replicate = 1, .shard = 2, .ep = 1},
+        [&](const Mesh& mesh) {
+          Training training(trajectory_run(flags), mesh);
+          for (int i = 0; i < 3; ++i) {
+            const StepMetrics metrics = training.trainer.step();
+            if (mesh.rank() != 0) continue;
+            step_s = std::min(step_s, metrics.step_s);
+            calls = 0;
+            for (const auto& group : metrics.comm) calls += static_cast<double>(group.calls);
+          }
+        },
+        {.delay_ms = delay_ms});
+    flags.pop_back();
+    return std::pair(step_s, calls);
+  };
+  const auto [compute, calls] = seconds(0);
+  const auto [together, again] = seconds(20);
+  EXPECT_LE(together, 0.7 * (compute + calls * 0.020)) << compute << " s alone, " << calls << " collectives";
+}
+
+}  // namespace
+}  // namespace dsv3

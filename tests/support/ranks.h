@@ -1,0 +1,206 @@
+#pragma once
+// Ranks as threads of one process, over a transport in memory. It can be slow (a delay a collective) and
+// hostile (results stay NaN until they are waited for, inputs are checked for changes in between).
+
+#include <gtest/gtest.h>
+#include <omp.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <exception>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <thread>
+
+#include "dsv3/comm/mesh.h"
+#include "support/tensors.h"
+
+namespace dsv3::test {
+
+struct RankOptions {
+  double delay_ms = 0;  // that a group's channel is busy with each collective
+  bool chaos = false;
+};
+
+// One group of thread ranks. Each collective is kept until every rank has taken its result.
+class Hub {
+ public:
+  Hub(int size, const RankOptions& options) : size_(size), options_(options), next_(size, 0) {}
+
+  struct Call {
+    std::vector<at::Tensor> inputs;  // copies, by rank
+    std::vector<SlotRows> send;
+    int joined = 0, taken = 0;
+    std::chrono::steady_clock::time_point ready;
+  };
+
+  // Joins this rank's next collective; returns its number.
+  uint64_t join(int rank, const at::Tensor& input, const SlotRows& send) {
+    std::lock_guard lock(mutex_);
+    const uint64_t number = next_[rank]++;
+    Call& call = calls_[number];
+    call.inputs.resize(size_);
+    call.send.resize(size_);
+    call.inputs[rank] = input.clone();
+    call.send[rank] = send;
+    if (++call.joined == size_) {
+      busy_until_ = std::max(busy_until_, std::chrono::steady_clock::now()) +
+                    std::chrono::microseconds(static_cast<int64_t>(options_.delay_ms * 1000));
+      call.ready = busy_until_;
+    }
+    changed_.notify_all();
+    return number;
+  }
+
+  // Waits for all ranks, then hands the call to fn.
+  void take(uint64_t number, const std::function<void(const Call&)>& fn) {
+    std::unique_lock lock(mutex_);
+    Call& call = calls_[number];
+    while (call.joined < size_ && !failed_) changed_.wait(lock);
+    if (call.joined < size_) throw std::runtime_error("another rank has failed");
+    lock.unlock();
+    std::this_thread::sleep_until(call.ready);
+    fn(call);
+    lock.lock();
+    if (++call.taken == size_) calls_.erase(number);
+  }
+
+  void fail() {
+    std::lock_guard lock(mutex_);
+    failed_ = true;
+    changed_.notify_all();
+  }
+
+  int size() const { return size_; }
+  const RankOptions& options() const { return options_; }
+
+ private:
+  int size_;
+  RankOptions options_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<uint64_t> next_;
+  std::map<uint64_t, Call> calls_;
+  std::chrono::steady_clock::time_point busy_until_;
+  bool failed_ = false;
+};
+
+class HubTransport : public Transport {
+ public:
+  HubTransport(std::shared_ptr<Hub> hub, int rank) : hub_(std::move(hub)), rank_(rank) {}
+  int rank() const override { return rank_; }
+  int size() const override { return hub_->size(); }
+
+  std::unique_ptr<Pending> all_gather(const at::Tensor& out, const at::Tensor& in) override {
+    return start(out, in, {}, [out](const Hub::Call& call) { out.copy_(at::cat(call.inputs)); });
+  }
+  std::unique_ptr<Pending> reduce_scatter(const at::Tensor& out, const at::Tensor& in) override {
+    const int64_t size = out.numel(), begin = size * rank_;
+    return start(out, in, {}, [=](const Hub::Call& call) {
+      out.copy_(call.inputs[0].narrow(0, begin, size));
+      for (size_t r = 1; r < call.inputs.size(); ++r) out.add_(call.inputs[r].narrow(0, begin, size));
+    });
+  }
+  std::unique_ptr<Pending> all_reduce(const at::Tensor& x) override {
+    return start(x, x, {}, [x](const Hub::Call& call) {
+      x.copy_(call.inputs[0]);
+      for (size_t r = 1; r < call.inputs.size(); ++r) x.add_(call.inputs[r]);
+    });
+  }
+  std::unique_ptr<Pending> broadcast(const at::Tensor& x, int root) override {
+    return start(x, x, {}, [x, root](const Hub::Call& call) { x.copy_(call.inputs[root]); });
+  }
+  std::unique_ptr<Pending> all_to_all(const at::Tensor& out, const at::Tensor& in, const SlotRows& recv,
+                                      const SlotRows& send) override {
+    return start(out, in, send, [this, out, recv](const Hub::Call& call) {
+      const auto peers = static_cast<size_t>(size());
+      std::vector<int64_t> read(peers, 0);  // rows of each peer's input passed
+      int64_t written = 0;
+      for (size_t slot = 0; slot < recv.size(); slot += peers)
+        for (size_t peer = 0; peer < peers; ++peer)
+          for (size_t to = 0; to < peers; ++to) {
+            const int64_t rows = call.send[peer][slot + to];
+            if (static_cast<int>(to) == rank_) {
+              if (rows != recv[slot + peer]) throw std::logic_error("send and recv do not match");
+              out.narrow(0, written, rows).copy_(call.inputs[peer].narrow(0, read[peer], rows));
+              written += rows;
+            }
+            read[peer] += rows;
+          }
+    });
+  }
+
+ private:
+  struct HubPending : Pending {
+    std::shared_ptr<Hub> hub;
+    uint64_t number;
+    std::function<void(const Hub::Call&)> finish;
+    at::Tensor in, before;  // chaos: what the input has to be still
+    void wait() override {
+      at::NoGradGuard no_grad;
+      hub->take(number, finish);
+      if (before.defined() && !in.equal(before)) throw std::logic_error("an input changed under way");
+    }
+  };
+
+  std::unique_ptr<Pending> start(const at::Tensor& out, const at::Tensor& in, const SlotRows& send,
+                                 std::function<void(const Hub::Call&)> finish) {
+    auto pending = std::make_unique<HubPending>();
+    pending->hub = hub_;
+    pending->finish = std::move(finish);
+    pending->number = hub_->join(rank_, in, send);
+    if (hub_->options().chaos) {
+      if (!out.is_alias_of(in)) {
+        pending->in = in;
+        pending->before = in.clone();
+      }
+      out.is_floating_point() ? out.fill_(std::numeric_limits<double>::quiet_NaN()) : out.fill_(-77);
+    }
+    return pending;
+  }
+
+  std::shared_ptr<Hub> hub_;
+  int rank_;
+};
+
+// Runs fn(mesh) on every rank of the layout at once; the first exception of a rank is thrown here.
+inline void run_ranks(const MeshLayout& layout, const std::function<void(const Mesh&)>& fn,
+                      const RankOptions& options = {}) {
+  const auto world = static_cast<int>(layout.world());
+  std::map<std::pair<std::string, int>, std::shared_ptr<Hub>> hubs;
+  std::vector<Transports> transports(world);
+  for (int rank = 0; rank < world; ++rank) {
+    auto transport = [&](const char* name, const std::vector<int>& ranks) -> std::shared_ptr<Transport> {
+      auto& hub = hubs[{name, ranks.front()}];
+      if (!hub) hub = std::make_shared<Hub>(static_cast<int>(ranks.size()), options);
+      const auto place = std::find(ranks.begin(), ranks.end(), rank) - ranks.begin();
+      return std::make_shared<HubTransport>(hub, static_cast<int>(place));
+    };
+    std::vector<int> everyone(world);
+    for (int r = 0; r < world; ++r) everyone[r] = r;
+    transports[rank] = {.world = transport("world", everyone),
+                        .data = transport("data", layout.data_ranks(rank)),
+                        .replicate = transport("replicate", layout.replicate_ranks(rank)),
+                        .expert = transport("expert", layout.expert_ranks(rank)),
+                        .expert_data = transport("expert_data", layout.expert_data_ranks(rank))};
+  }
+  std::mutex mutex;
+  std::exception_ptr first;
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < world; ++rank)
+    threads.emplace_back([&, rank] {
+      omp_set_num_threads(1);
+      try {
+        fn(Mesh::from_transports(transports[rank]));
+      } catch (...) {
+        std::lock_guard lock(mutex);
+        if (!first) first = std::current_exception();
+        for (auto& [key, hub] : hubs) hub->fail();
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  if (first) std::rethrow_exception(first);
+}
+
+}  // namespace dsv3::test
