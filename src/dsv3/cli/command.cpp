@@ -68,6 +68,11 @@ int dispatch(std::vector<std::string> args, char** argv, std::span<const Command
   for (const Command& command : commands) {
     names.emplace_back(command.name);
     if (args[0] != command.name) continue;
+    if (!command.run && command.launch) {
+      std::vector<std::string> all;
+      for (char** arg = argv + 1; *arg; ++arg) all.emplace_back(*arg);
+      return command.launch(all);
+    }
     if (!command.run) exec_engine(argv);
     return command.run({args.begin() + 1, args.end()});
   }
@@ -106,12 +111,17 @@ int run_command(int argc, char** argv, std::span<const Command> commands) {
   }
 }
 
-void exec_engine(char** argv) {
+std::string engine_path() {
+  if (const char* path = std::getenv("DSV3_ENGINE"); path && *path) return path;
   std::error_code error;
   const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
-  const auto engine = self.parent_path().parent_path() / "libexec/dsv3/dsv3-engine";
+  return self.parent_path().parent_path() / "libexec/dsv3/dsv3-engine";
+}
+
+void exec_engine(char** argv) {
+  const std::string engine = engine_path();
   ::execv(engine.c_str(), argv);
-  throw RunError(printable(engine.string(), 400), std::string("cannot be started: ") + std::strerror(errno),
+  throw RunError(printable(engine, 400), std::string("cannot be started: ") + std::strerror(errno),
                  "build or install dsv3 again");
 }
 

@@ -17,6 +17,9 @@ struct Command {
   // Arguments after the name. Returns the exit code; may throw Error. nullptr: the engine runs it
   // (exec_engine).
   int (*run)(std::vector<std::string> args);
+  // Of a command of the engine that may be several local ranks (--nproc N): gets all arguments of the program
+  // instead of exec_engine. Returns the exit code; may throw Error.
+  int (*launch)(std::vector<std::string> args) = nullptr;
 };
 
 // Runs argv[1]. An exception becomes one line on stderr and its exit code; SIGINT ends the process with 130
@@ -26,8 +29,11 @@ struct Command {
 // adds the call stack to an error.
 int run_command(int argc, char** argv, std::span<const Command> commands);
 
-// Replaces the process by libexec/dsv3/dsv3-engine beside this program's folder, with the same arguments.
-// RunError when that fails.
+// libexec/dsv3/dsv3-engine beside this program's folder. DSV3_ENGINE in the environment names another; it is
+// there for the tests alone.
+std::string engine_path();
+
+// Replaces the process by the engine, with the same arguments. RunError when that fails.
 [[noreturn]] void exec_engine(char** argv);
 
 // Takes "--section.key=value" and "--section.key value" out of args; returns them as "section.key=value",

@@ -4,13 +4,14 @@
 
 #include "dsv3/cli/command.h"
 #include "dsv3/cli/core/commands.h"
+#include "dsv3/cli/core/launch.h"
 
 namespace {
 
 constexpr dsv3::Command kCommands[] = {
     {"prepare", "texts to token files", dsv3::prepare_command},
     {"config", "a run's values and where they come from", dsv3::config_command},
-    {"train", "train a model", nullptr},
+    {"train", "train a model", nullptr, dsv3::launch},
     {"eval", "loss of a model on token files", nullptr},
     {"generate", "continue a text", nullptr},
     {"trace", "logits, losses, routing and gradients of a model, for comparisons", nullptr},

@@ -1,0 +1,95 @@
+#pragma once
+// What each rank of a local job is doing, in a file that the ranks and their launcher map. Collectives name
+// no rank when one is missing; this does, also for a rank that was killed or stopped in the middle of a
+// write.
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+namespace dsv3 {
+
+// A rank beats this often. One that has not done so for two of them is named to the user.
+inline constexpr int64_t kHeartbeatMs = 1000;
+inline constexpr int kMaxRanks = 1024;
+
+// CLOCK_MONOTONIC: the same for all processes of a machine, whatever happens to its date.
+int64_t monotonic_ms();
+
+// The process of a rank as its launcher sees it; unknown when nobody launches (a board made in a test).
+enum class RankState : uint32_t { unknown, running, stopped, ended };
+
+struct RankStatus {
+  pid_t pid = 0;  // 0: not started
+  RankState state = RankState::unknown;
+  uint64_t sequence = 0;       // of the collective that it entered last, from 1; 0: none yet
+  bool in_collective = false;  // entered and not left
+  std::string operation = {};  // of that collective: "all_gather"
+  std::string unit = {};       // what it was for: "block 3"
+  std::string phase = {};      // "load", "forward", "backward", "optimizer", …; empty before the first
+  int64_t beat_ms = 0;         // monotonic_ms() of the newest sign of life; 0: none yet
+};
+
+// Each rank writes its own record from any of its threads; anybody reads all of them. No call waits for
+// another process. A rank outside 0 … ranks() - 1 is std::out_of_range.
+class RankBoard {
+ public:
+  // The launcher's: a new file of mode 0600. RunError naming the file when it exists or has no room.
+  static RankBoard create(const std::filesystem::path& path, int ranks);
+  // A rank's. RunError naming the file when it is no board of this version or has another size than it says.
+  static RankBoard open(const std::filesystem::path& path);
+  ~RankBoard();
+  RankBoard(RankBoard&& other) noexcept;
+  RankBoard& operator=(RankBoard&& other) noexcept;
+
+  int ranks() const { return ranks_; }
+
+  // The rank takes part in its next collective; call it when the collective is issued. Returns its number.
+  // Numbers count the collectives of all groups. Ranks do equally many in the same order, so that equal
+  // numbers mean the same collective. Texts are cut to 31 (operation), 63 (unit) and 31 (phase) bytes.
+  uint64_t enter(int rank, std::string_view operation, std::string_view unit);
+  // The oldest one that it is in has completed. Several may be under way: as many leaves as enters.
+  void leave(int rank);
+  void phase(int rank, std::string_view text);
+  // A sign of life, every kHeartbeatMs; the three above are one too.
+  void beat(int rank);
+
+  // The launcher's.
+  void set_process(int rank, pid_t pid, RankState state);
+
+  // All fields of one moment, pid, state and beat aside; no text is torn.
+  RankStatus status(int rank) const;
+
+ private:
+  struct Header;
+  struct Record;
+  RankBoard(void* memory, size_t bytes);
+  Record& record(int rank) const;
+  template <class Change>
+  void change(int rank, Change change);
+
+  void* memory_ = nullptr;
+  size_t bytes_ = 0;
+  int ranks_ = 0;
+  std::unique_ptr<std::mutex> writing_;  // threads of this process; other processes never wait
+};
+
+// "in backward, all_gather of block 3", "in forward, after all_gather of block 3", "in load", "while
+// starting".
+std::string place(const RankStatus& status);
+
+// True when the rank is alive as far as anybody can tell: neither stopped nor ended nor silent for two
+// heartbeats. One that never beat is starting, which may take long.
+bool shows_life(const RankStatus& status, int64_t now_ms);
+
+// Who keeps collective `sequence` from completing: those that have not entered it, and those that are in it
+// and show no life. "rank 2 (in forward, after all_gather of block 3, not yet in collective 41) and rank 3
+// (stopped)". Empty when nobody does.
+std::string missing_ranks(const RankBoard& board, uint64_t sequence);
+
+}  // namespace dsv3

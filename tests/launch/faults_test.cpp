@@ -1,0 +1,250 @@
+// Ranks that die, stop or hang, signals of the user, and the launcher's own death.
+#include <sys/resource.h>
+
+#include "launch/job.h"
+
+namespace dsv3::test {
+namespace {
+
+bool all_gone(const std::vector<pid_t>& pids) { return std::all_of(pids.begin(), pids.end(), is_gone); }
+
+const char* const kSteps = "phase:backward;enter:all_gather,block 3;beats;touch:ready-";  // + rank
+
+std::vector<std::string> ranks_of(int ranks, const std::string& before, const std::string& after) {
+  std::vector<std::string> env;
+  for (int rank = 0; rank < ranks; ++rank) {
+    const std::string name = std::to_string(rank);
+    env.push_back("FAKE_" + name + "=" + before + kSteps + name + ";" + after);
+  }
+  return env;
+}
+
+TEST(DeadRank, IsNamedWithWhereItWas) {
+  for (int signal : {SIGKILL, SIGSEGV, SIGABRT}) {
+    struct rlimit core = {0, 0};
+    ::setrlimit(RLIMIT_CORE, &core);
+    std::vector<std::string> env = ranks_of(4, "", "forever");
+    env[2] = "FAKE_2=phase:backward;enter:all_gather,block 3;err:step 1\\nstep 2\\n;touch:ready-2;forever";
+    Job job({"train", "--nproc", "4"}, env);
+    ASSERT_TRUE(job.ready({0, 1, 2, 3}));
+    const std::vector<pid_t> pids = job.pids();
+    const int64_t start = monotonic_ms();
+    ::kill(pids[2], signal);
+    const Result result = job.wait();
+    EXPECT_LT(monotonic_ms() - start, 5000);
+    EXPECT_EQ(result.code, 1);
+    char host[256] = {};
+    ::gethostname(host, sizeof(host) - 1);
+    const std::string name = signal == SIGKILL ? "SIGKILL" : signal == SIGSEGV ? "SIGSEGV" : "SIGABRT";
+    EXPECT_EQ(result.err, "[rank 2] step 1\n[rank 2] step 2\ndsv3: error: rank 2 on " + std::string(host) +
+                              ": killed by " + name +
+                              " in backward, all_gather of block 3; its last lines: step 1 | step 2\n");
+    EXPECT_TRUE(all_gone(pids));
+    EXPECT_TRUE(job.folders().empty());
+  }
+}
+
+// As Gloo does: within milliseconds the survivors fail too.
+TEST(DeadRank, IsNamedAndNotItsSurvivors) {
+  std::vector<std::string> env =
+      ranks_of(4, "", "wait:dying;err:dsv3: error: connection closed by peer\\n;exit:1");
+  env[2] = "FAKE_2=phase:forward;touch:dying;raise:9";
+  const Result result = run_job({"train", "--nproc", "4"}, env);
+  EXPECT_EQ(result.code, 1);
+  EXPECT_EQ(count(result.err, "dsv3: error: rank"), 1u) << result.err;
+  EXPECT_TRUE(has(result.err, ": killed by SIGKILL in forward\n")) << result.err;
+  EXPECT_EQ(count(result.err, "] dsv3: error: connection closed by peer\n"), 3u) << result.err;
+}
+
+TEST(DeadRank, OthersThatIgnoreSigtermAreKilled) {
+  const std::vector<std::string> env = ranks_of(3, "ignore:15;", "forever");
+  Job job({"train", "--nproc", "3"}, env);
+  ASSERT_TRUE(job.ready({0, 1, 2}));
+  const std::vector<pid_t> pids = job.pids();
+  const int64_t start = monotonic_ms();
+  ::kill(pids[0], SIGKILL);
+  const Result result = job.wait();
+  EXPECT_LT(monotonic_ms() - start, 5000);
+  EXPECT_GE(monotonic_ms() - start, 2000) << "no time for others to say why they fail";
+  EXPECT_TRUE(has(result.err, "rank 0 on ")) << result.err;
+  EXPECT_TRUE(all_gone(pids));
+}
+
+TEST(StoppedRank, IsNamedAtOnceAndAgainWhenItContinues) {
+  std::vector<std::string> env = ranks_of(3, "", "wait:go");
+  env[1] = "FAKE_1=phase:forward;beats;touch:ready-1;wait:go";
+  Job job({"train", "--nproc", "3"}, env);
+  ASSERT_TRUE(job.ready({0, 1, 2}));
+  const pid_t stopped = job.pids()[1];
+  ::kill(stopped, SIGSTOP);
+  ASSERT_TRUE(job.err_has(
+      "dsv3: warning: rank 1 is stopped (SIGSTOP); the others wait for it in all_gather of block 3\n"))
+      << job.err();
+  EXPECT_EQ(job.board().status(1).state, RankState::stopped);
+  EXPECT_EQ(missing_ranks(job.board(), 1), "rank 1 (stopped)");
+  std::this_thread::sleep_for(std::chrono::milliseconds(3 * kHeartbeatMs));
+  ::kill(stopped, SIGCONT);
+  ASSERT_TRUE(job.err_has("dsv3: warning: rank 1 continues\n"));
+  EXPECT_EQ(job.board().status(1).state, RankState::running);
+  write_file(job.folders()[0] / "go", "");
+  const Result result = job.wait();
+  EXPECT_EQ(result.code, 0);
+  EXPECT_EQ(count(result.err, "\n"), 2u) << "its old heartbeat is no news: " << result.err;
+}
+
+TEST(StoppedRank, IsNamedWhenNobodyWaitsYetAndEndsWithTheJob) {
+  Job job({"train", "--nproc", "2"}, {"FAKE_0=touch:ready-0;wait:go;exit:3", "FAKE_1=touch:ready-1;forever"});
+  ASSERT_TRUE(job.ready({0, 1}));
+  const std::vector<pid_t> pids = job.pids();
+  ::kill(pids[1], SIGSTOP);
+  ASSERT_TRUE(job.err_has("dsv3: warning: rank 1 is stopped (SIGSTOP); the others will wait for it\n"))
+      << job.err();
+  write_file(job.folders()[0] / "go", "");
+  EXPECT_EQ(job.wait().code, 3);
+  EXPECT_TRUE(all_gone(pids));
+}
+
+TEST(SilentRank, IsNamedOnceWhileOthersWait) {
+  std::vector<std::string> env = ranks_of(3, "", "wait:go");
+  env[1] = "FAKE_1=phase:forward;beat;touch:ready-1;wait:go";
+  Job job({"train", "--nproc", "3"}, env);
+  ASSERT_TRUE(job.ready({0, 1, 2}));
+  ASSERT_TRUE(job.err_has("dsv3: warning: rank 1 shows no sign of life for ")) << job.err();
+  std::this_thread::sleep_for(std::chrono::milliseconds(2 * kHeartbeatMs));
+  write_file(job.folders()[0] / "go", "");
+  const Result result = job.wait();
+  EXPECT_EQ(count(result.err, "rank 1 shows"), 1u) << result.err;
+  EXPECT_TRUE(has(result.err, " s; the others wait for it in all_gather of block 3\n")) << result.err;
+}
+
+TEST(SilentRank, IsNotNamedWhenNobodyWaits) {
+  const Result result = run_job({"train", "--nproc", "2"}, {"FAKE=phase:load;beat;sleep:3500"});
+  EXPECT_EQ(result.code, 0);
+  EXPECT_EQ(result.err, "");
+}
+
+TEST(Interrupt, GoesToEachRankOnce) {
+  for (int signal : {SIGINT, SIGTERM}) {
+    const std::string number = std::to_string(signal);
+    Job job(
+        {"train", "--nproc", "3"},
+        ranks_of(3, "count:" + number + ";", "await:" + number + ";sleep:300;tell:" + number + ";exit:75"));
+    ASSERT_TRUE(job.ready({0, 1, 2}));
+    job.signal(signal);
+    const Result result = job.wait();
+    EXPECT_EQ(result.code, 75);
+    EXPECT_EQ(result.out, "signals: 1\n");
+    EXPECT_EQ(count(result.err, "signals: 1\n"), 2u) << result.err;
+    EXPECT_EQ(count(result.err, "\n"), 2u) << result.err;
+    EXPECT_TRUE(job.folders().empty());
+  }
+}
+
+TEST(Interrupt, LetsARankThatSavesTakeItsTime) {
+  std::vector<std::string> env = ranks_of(2, "count:15;", "await:15;exit:75");
+  env[0] = "FAKE_0=count:15;touch:ready-0;await:15;sleep:4000;out:saved;exit:75";
+  Job job({"train", "--nproc", "2"}, env);
+  ASSERT_TRUE(job.ready({0, 1}));
+  job.signal(SIGTERM);
+  const Result result = job.wait();
+  EXPECT_EQ(result.code, 75);
+  EXPECT_EQ(result.out, "saved");
+}
+
+TEST(Interrupt, OfRanksWithoutAHandler) {
+  for (int signal : {SIGINT, SIGTERM}) {
+    Job job({"train", "--nproc", "3"}, ranks_of(3, "", "forever"));
+    ASSERT_TRUE(job.ready({0, 1, 2}));
+    job.signal(signal);
+    const Result result = job.wait();
+    EXPECT_EQ(result.code, 128 + signal);
+    EXPECT_EQ(result.err, "");
+  }
+}
+
+TEST(Interrupt, TwiceKills) {
+  for (int signal : {SIGINT, SIGTERM}) {
+    const std::string number = std::to_string(signal);
+    Job job({"train", "--nproc", "3"},
+            ranks_of(3, "count:" + number + ";", "await:" + number + ";err:saving\\n;forever"));
+    ASSERT_TRUE(job.ready({0, 1, 2}));
+    const std::vector<pid_t> pids = job.pids();
+    job.signal(signal);
+    for (const char* rank : {"0", "1", "2"})
+      ASSERT_TRUE(job.err_has(std::string("[rank ") + rank + "] saving"));
+    job.signal(signal);
+    const Result result = job.wait();
+    EXPECT_EQ(result.code, 128 + signal);
+    EXPECT_TRUE(all_gone(pids));
+    EXPECT_TRUE(job.folders().empty());
+    EXPECT_FALSE(has(result.err, "dsv3: error")) << result.err;
+  }
+}
+
+TEST(Interrupt, ReachesStoppedRanks) {
+  Job job({"train", "--nproc", "2"}, ranks_of(2, "", "forever"));
+  ASSERT_TRUE(job.ready({0, 1}));
+  ::kill(job.pids()[0], SIGSTOP);
+  ASSERT_TRUE(job.err_has("rank 0 is stopped"));
+  job.signal(SIGINT);
+  EXPECT_EQ(job.wait().code, 130);
+}
+
+// A reader of stdout that has stopped reading keeps nobody from Ctrl-C.
+TEST(Interrupt, WhileStdoutIsNotRead) {
+  TempDir dir;
+  ASSERT_EQ(::mkfifo((dir / "fifo").c_str(), 0600), 0);
+  const int reader = ::open((dir / "fifo").c_str(), O_RDONLY | O_NONBLOCK);
+  Job job({"train", "--nproc", "2"}, {"FAKE_0=touch:ready-0;letters:2000000", "FAKE_1=touch:ready-1;forever"},
+          dir / "fifo");
+  ASSERT_TRUE(job.ready({0, 1}));
+  const pid_t writer = job.pids()[0];
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  job.signal(SIGINT);
+  ASSERT_TRUE(eventually([&] { return is_gone(writer); }));
+  job.signal(SIGINT);
+  ASSERT_TRUE(eventually([&] { return is_gone(job.pid()); }));
+  EXPECT_EQ(job.wait().code, 130);
+  EXPECT_TRUE(job.folders().empty());
+  ::close(reader);
+}
+
+TEST(CtrlZ, StopsTheJobAndNamesNoRank) {
+  Job job({"train", "--nproc", "2"}, ranks_of(2, "", "wait:go"));
+  ASSERT_TRUE(job.ready({0, 1}));
+  const auto state = [](pid_t pid) {
+    const std::string stat = read_file("/proc/" + std::to_string(pid) + "/stat");
+    return stat.at(stat.rfind(") ") + 2);
+  };
+  const std::vector<pid_t> pids = job.pids();
+  job.signal(SIGTSTP);
+  for (pid_t pid : {job.pid(), pids[0], pids[1]}) ASSERT_TRUE(eventually([&] { return state(pid) == 'T'; }));
+  std::this_thread::sleep_for(std::chrono::milliseconds(3 * kHeartbeatMs));
+  job.signal(SIGCONT);
+  for (pid_t pid : {job.pid(), pids[0], pids[1]}) ASSERT_TRUE(eventually([&] { return state(pid) != 'T'; }));
+  write_file(job.folders()[0] / "go", "");
+  const Result result = job.wait();
+  EXPECT_EQ(result.code, 0);
+  EXPECT_EQ(result.err, "") << "heartbeats of before are no news";
+}
+
+TEST(Launcher, KilledLeavesNoOrphan) {
+  Job job({"train", "--nproc", "3"}, ranks_of(3, "ignore:15;ignore:2;ignore:1;", "forever"));
+  ASSERT_TRUE(job.ready({0, 1, 2}));
+  const std::vector<pid_t> pids = job.pids();
+  for (pid_t pid : pids) ASSERT_FALSE(is_gone(pid));
+  job.signal(SIGKILL);
+  EXPECT_EQ(job.wait().code, -SIGKILL);
+  EXPECT_TRUE(eventually([&] { return all_gone(pids); }));
+}
+
+TEST(Launcher, TheRanksAreNoPartOfItsGroup) {
+  Job job({"train", "--nproc", "2"}, ranks_of(2, "", "wait:go"));
+  ASSERT_TRUE(job.ready({0, 1}));
+  for (pid_t pid : job.pids()) EXPECT_EQ(::getpgid(pid), pid);
+  write_file(job.folders()[0] / "go", "");
+  EXPECT_EQ(job.wait().code, 0);
+}
+
+}  // namespace
+}  // namespace dsv3::test
