@@ -15,6 +15,10 @@ install(TARGETS dsv3_engine RUNTIME DESTINATION libexec/dsv3)
 install(DIRECTORY src/dsv3 DESTINATION include FILES_MATCHING PATTERN "*.h"
   PATTERN cli EXCLUDE PATTERN cpu EXCLUDE PATTERN cuda EXCLUDE PATTERN torch_pch.h EXCLUDE)
 
+# For programs that make Gloo groups of their own (comm/c10d.h): the wheel lacks these headers.
+install(DIRECTORY third_party/gloo_stubs/gloo DESTINATION include/dsv3/gloo_stubs)
+target_include_directories(dsv3 SYSTEM PUBLIC $<INSTALL_INTERFACE:include/dsv3/gloo_stubs>)
+
 install(EXPORT dsv3Targets NAMESPACE dsv3:: DESTINATION ${package_dir})
 configure_file(cmake/dsv3Config.cmake.in dsv3Config.cmake @ONLY)
 write_basic_package_version_file(dsv3ConfigVersion.cmake COMPATIBILITY ExactVersion)

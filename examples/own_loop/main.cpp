@@ -3,6 +3,7 @@
 //   own_loop RUN.toml standard   the loss of `dsv3 train`: its metrics are equal bit for bit
 //   own_loop RUN.toml focal      a loss on per-token log-probabilities that dsv3 knows nothing of
 //
+// With a third argument, a file to meet at, it is a rank (RANK, WORLD_SIZE) over process groups of its own.
 // Prints a metrics.jsonl line a step.
 #include <ATen/ATen.h>
 #include <dsv3/dsv3.h>
@@ -10,6 +11,8 @@
 #include <cmath>
 #include <cstdio>
 #include <string>
+
+#include "own_groups.h"
 
 namespace {
 
@@ -49,15 +52,20 @@ StepLosses run_step(dsv3::Step& step, const dsv3::Batch& batch, const dsv3::Loss
   return sum;
 }
 
-int train(const std::string& file, bool focal) {
+StepLosses over_ranks(const dsv3::Mesh& mesh, const StepLosses& mine) {
+  const auto sum = mesh.sum(std::vector{mine.lm, mine.mtp, mine.weighted_mtp, mine.balance}, "losses");
+  return {sum[0], sum[1], sum[2], sum[3]};
+}
+
+int train(const std::string& file, bool focal, const char* store) {
   const auto run = dsv3::RunConfig::load(file);
   dsv3::set_determinism(run.train.deterministic);
-  const auto mesh = dsv3::Mesh::create(run.parallel);
+  const auto mesh = store ? own_groups(store) : dsv3::Mesh::create(run.parallel);
   dsv3::Model model(run.model, mesh, dsv3::ExecOptions::from(run));
   model.initialise(run.train.seed);
   if (!run.model_init.empty()) model.load(run.model_init);
   dsv3::Optimizer optimizer(model, run.optim);
-  const dsv3::Loader loader(run);
+  const dsv3::Loader loader(run, mesh);
 
   int64_t tokens = 0, cursor = 0, skipped = 0;
   for (int64_t number = 1; number <= run.train.steps; ++number) {
@@ -72,7 +80,7 @@ int train(const std::string& file, bool focal) {
 
     const dsv3::Batch batch = loader.at(cursor, run.train.global_batch);
     dsv3::Step step = model.begin_step(batch);
-    const StepLosses sum = run_step(step, batch, options, focal);
+    const StepLosses sum = over_ranks(mesh, run_step(step, batch, options, focal));
     metrics.loss = sum.lm + sum.weighted_mtp + sum.balance;
     const auto info = optimizer.step(step.finish(), metrics.lr, gamma, std::isfinite(metrics.loss));
 
@@ -90,7 +98,7 @@ int train(const std::string& file, bool focal) {
     for (dsv3::RouterState& state : model.router_states())
       metrics.load.push_back(dsv3::load_of(state.layer, state.count_E, state.bias_E));
     metrics.step_s = 1;
-    std::puts(dsv3::json_line(metrics).c_str());
+    if (mesh.rank() == 0) std::puts(dsv3::json_line(metrics).c_str());
   }
   return 0;
 }
@@ -98,12 +106,12 @@ int train(const std::string& file, bool focal) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 3) {
-    std::fputs("usage: own_loop RUN.toml standard|focal\n", stderr);
+  if (argc < 3) {
+    std::fputs("usage: own_loop RUN.toml standard|focal [STORE]\n", stderr);
     return 2;
   }
   try {
-    return train(argv[1], std::string(argv[2]) == "focal");
+    return train(argv[1], std::string(argv[2]) == "focal", argc > 3 ? argv[3] : nullptr);
   } catch (const dsv3::Error& error) {
     std::fprintf(stderr, "own_loop: error: %s\n", error.what());
     return static_cast<int>(error.code());

@@ -86,9 +86,6 @@ TEST(BadInput, IsOneLineAndTheRightCode) {
   // A model may know more tokens than the data, never fewer.
   expect_failure(dsv3({"train", kRun, "--train.out=" + (dir / "run").string(), "--model.vocab_size=20"}),
                  ExitCode::content, {"text.bin", "vocabulary 20"});
-  expect_failure(dsv3({"train", kRun, "--nproc", "2"}), ExitCode::usage, {"WORLD_SIZE", "one process"});
-  expect_failure(dsv3({"train", kRun}, {.env = {"RANK=0", "WORLD_SIZE=2"}}), ExitCode::usage,
-                 {"WORLD_SIZE", "one process"});
   expect_failure(
       dsv3({"train", kRun, "--optim.freeze=[\"*q_z_proj*\"]", "--train.out=" + (dir / "run").string()}),
       ExitCode::usage, {"optim.freeze", "q_z_proj"});

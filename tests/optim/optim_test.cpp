@@ -33,6 +33,29 @@ TEST(AdamW, DecaysMatricesAloneNeverNormsAndBiases) {
   EXPECT_GT(kept, 5);
 }
 
+// What stands between parameters and behind the last one is nobody's gradient and nobody's weight.
+TEST(Norm, PaddingReachesNeitherTheNormNorAWeight) {
+  Training clean(trajectory_run({"train.dtype=fp64"})), dirty(trajectory_run({"train.dtype=fp64"}));
+  const Batch batch = clean.loader.at(0, 1);
+  int64_t poisoned = 0;
+  double norm[2];
+  for (Training* training : {&clean, &dirty}) {
+    const StepResult result = test::run_batch(training->model, batch);
+    for (const auto& unit : training->model.flat_units()) {
+      if (training == &clean) continue;
+      Tensor padding = at::ones_like(unit->grad(), at::kBool);
+      for (const auto& piece : unit->pieces()) padding.narrow(0, piece.offset, piece.count).fill_(false);
+      poisoned += padding.sum().item<int64_t>();
+      unit->grad().masked_fill_(padding, 1e30);
+    }
+    norm[training == &dirty] = training->optimizer.step(result, 1e-3, 0).grad_norm;
+  }
+  EXPECT_GT(poisoned, 0);
+  EXPECT_EQ(norm[0], norm[1]);
+  for (const ParamSpec& spec : clean.model.table().params)
+    EXPECT_TRUE(test::whole(clean.model, spec).equal(test::whole(dirty.model, spec))) << spec.name;
+}
+
 TEST(AdamW, Bf16MomentsFollowFp32Ones) {
   Training wide(trajectory_run({"train.dtype=fp32"})),
       narrow(trajectory_run({"train.dtype=fp32", "optim.moments=bf16"}));

@@ -53,7 +53,10 @@ TEST(Overlap, AllGatherOfTheNextBlockIsIssuedBeforeABlockIsComputed) {
     for (size_t i = issued; i < waited; ++i) EXPECT_FALSE(seen[i].kind == Kind::wait && seen[i].group == "data");
   }
   const auto none = events_of_a_step({"parallel.prefetch_forward=0"});
-  EXPECT_EQ(find(none, Kind::issue, "all_gather", "block 2") + 1, find(none, Kind::wait, "all_gather", "block 2"));
+  // Without: issued (the experts' on their own group beside it) and waited for at once.
+  const size_t issued = find(none, Kind::issue, "all_gather", "block 2");
+  for (size_t i = issued; i < find(none, Kind::wait, "all_gather", "block 2"); ++i)
+    EXPECT_TRUE(none[i].kind == Kind::issue && none[i].unit == "block 2");
 }
 
 TEST(Overlap, BackwardGathersTheNextBlockAndReducesBehind) {
@@ -86,8 +89,8 @@ TEST(Overlap, SharedUnitsAreReducedOnceAfterTheirLastUse) {
 
 // Every collective keeps its channel busy for 20 ms, as a network would.
 TEST(Overlap, AStepTakesLessThanItsComputationAndItsCommunicationInTurn) {
-  std::vector<std::string> flags = {"train.dtype=fp32", "model.init=", "model.hidden_size=192", "data.seq_len=256",
-                                    "model.intermediate_size=768", "model.num_hidden_layers=8", "train.global_batch=8",
+  std::vector<std::string> flags = {"train.dtype=fp32", "model.init=", "model.hidden_size=96", "data.seq_len=128",
+                                    "model.intermediate_size=384", "model.num_hidden_layers=8", "train.global_batch=8",
                                     "train.micro_batch=4", "balance.loss=none"};
   auto seconds = [&](double delay_ms) {
     double step_s = 1e9, calls = 0;

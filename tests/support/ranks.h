@@ -172,6 +172,7 @@ inline void run_ranks(const MeshLayout& layout, const std::function<void(const M
   std::vector<Transports> transports(world);
   for (int rank = 0; rank < world; ++rank) {
     auto transport = [&](const char* name, const std::vector<int>& ranks) -> std::shared_ptr<Transport> {
+      if (ranks.size() == 1) return single_transport();
       auto& hub = hubs[{name, ranks.front()}];
       if (!hub) hub = std::make_shared<Hub>(static_cast<int>(ranks.size()), options);
       const auto place = std::find(ranks.begin(), ranks.end(), rank) - ranks.begin();

@@ -1,6 +1,8 @@
 """Trains bench-108m with dsv3 and transformers (eager, grouped_mm experts), a step each in turn; prints medians.
 
-  bench.py [--engine PATH] [--dtypes fp32,bf16] [--steps N] [--warmup N] [--json]
+  bench.py [--dsv3 PATH] [--dtypes fp32,bf16] [--ranks N] [--steps N] [--warmup N] [--json]
+
+--ranks 2: two processes of one thread each, dsv3 with ep = 2 against transformers under FSDP2 with Gloo (fsdp2.py).
 
 One run on one machine: compare the ratios, not the seconds. Exit code 1 when dsv3 is slower than the better peer or
 its peak memory is above that peer's.
@@ -14,7 +16,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ENGINE = HERE.parents[1] / "build" / "release" / "libexec" / "dsv3" / "dsv3-engine"
+DSV3 = HERE.parents[1] / "build" / "release" / "bin" / "dsv3"
 
 
 class Program:
@@ -42,10 +44,20 @@ class Program:
         self.process.wait()
 
 
+def programs_of(dtype, arguments):
+    ours = [arguments.dsv3, "bench-steps", "--dtype", dtype]
+    if arguments.ranks == 1:
+        peer = [sys.executable, str(HERE / "bench_peer.py"), "--dtype", dtype, "--experts"]
+        peers = {f"transformers {experts}": [*peer, experts] for experts in ("eager", "grouped_mm")}
+    else:
+        ours += ["--nproc", str(arguments.ranks), f"--parallel.ep={arguments.ranks}"]
+        peer = [sys.executable, str(HERE / "fsdp2.py"), "bench", "--ranks", str(arguments.ranks), "--dtype", dtype]
+        peers = {"FSDP2 grouped_mm": peer}
+    return [Program("dsv3", ours), *(Program(name, command) for name, command in peers.items())]
+
+
 def measure(dtype, arguments):
-    peer = [sys.executable, str(HERE / "bench_peer.py"), "--dtype", dtype, "--experts"]
-    programs = [Program("dsv3", [arguments.engine, "bench-steps", "--dtype", dtype])]
-    programs += [Program(f"transformers {experts}", [*peer, experts]) for experts in ("eager", "grouped_mm")]
+    programs = programs_of(dtype, arguments)
     for _ in range(arguments.warmup + arguments.steps):
         for program in programs:
             program.step()
@@ -64,14 +76,15 @@ def measure(dtype, arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engine", default=str(ENGINE))
+    parser.add_argument("--dsv3", default=str(DSV3))
+    parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--dtypes", default="fp32,bf16")
     parser.add_argument("--steps", type=int, default=7)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--json", action="store_true", help="a line of JSON a program instead of the table")
     arguments = parser.parse_args()
-    if not Path(arguments.engine).exists():
-        raise SystemExit(f"bench: {arguments.engine}: not there, expected dsv3's engine (make build)")
+    if not Path(arguments.dsv3).exists():
+        raise SystemExit(f"bench: {arguments.dsv3}: not there, expected dsv3 (make build)")
     met = True
     if not arguments.json:
         print(f"{'':24} {'dtype':5} {'s/step':>8} {'tok/s':>8} {'peak GB':>8} {'warm GB':>8} "

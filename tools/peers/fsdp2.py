@@ -8,7 +8,6 @@ matrices), no clipping. bf16 is mixed precision: bf16 parameters in compute, fp3
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile

@@ -22,7 +22,8 @@ void print_help(std::span<const Command> commands) {
   size_t width = 0;
   for (const Command& command : commands) width = std::max(width, std::strlen(command.name));
   fmt::print("Trains DeepSeek-V3-family models.\n\nusage: dsv3 COMMAND [ARGS] [--section.key=value ...]\n\n");
-  for (const Command& command : commands) fmt::print("  {:{}}  {}\n", command.name, width, command.summary);
+  for (const Command& command : commands)
+    if (*command.summary) fmt::print("  {:{}}  {}\n", command.name, width, command.summary);
   fmt::print(
       "\n  COMMAND --help       a command's arguments\n  --version            the version\n"
       "  --log-level LEVEL    error, warn, info or debug\n");

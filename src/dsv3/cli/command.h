@@ -13,7 +13,7 @@ namespace dsv3 {
 
 struct Command {
   const char* name;
-  const char* summary;
+  const char* summary;  // empty: of our own tools, not in the list
   // Arguments after the name. Returns the exit code; may throw Error. nullptr: the engine runs it
   // (exec_engine).
   int (*run)(std::vector<std::string> args);

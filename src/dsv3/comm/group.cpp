@@ -40,7 +40,7 @@ void Work::wait() {
     pending_->wait();
   } catch (const std::exception& error) {
     pending_.reset();
-    const std::string missing = log.missing ? log.missing() : "";
+    const std::string missing = log.missing ? log.missing(sequence_) : "";
     throw RunError("rank " + std::to_string(log.rank),
                    std::string(operation_) + " of " + unit_ + " in group " + group_->name_ + " failed: " +
                        (missing.empty() ? "" : "missing " + missing + ": ") + printable(reason(error)));

@@ -84,13 +84,14 @@ struct CollectiveLog {
 
   // For tests and for the status board of a run; called on the issuing thread.
   struct Event {
-    enum class Kind { issue, wait, done } kind;
+    enum class Kind { issue, wait, done, phase } kind;
+    // A phase has its name as operation: "forward".
     std::string_view group, operation, unit;
     uint64_t sequence;
   };
   std::function<void(const Event&)> observer;
-  // Says who has not joined, after a collective failed; empty when that is not known.
-  std::function<std::string()> missing;
+  // Says who has not joined collective `sequence`, after it failed; empty when that is not known.
+  std::function<std::string(uint64_t sequence)> missing;
 };
 
 }  // namespace dsv3

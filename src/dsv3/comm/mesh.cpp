@@ -112,6 +112,10 @@ Group& Mesh::expert() const { return *state_->expert; }
 Group& Mesh::expert_data() const { return *state_->expert_data; }
 CollectiveLog& Mesh::log() const { return *state_->log; }
 
+void Mesh::phase(std::string_view name) const {
+  if (log().observer) log().observer({CollectiveLog::Event::Kind::phase, "", name, "", log().issued});
+}
+
 std::vector<const Group*> Mesh::groups() const {
   return {&world(), &data(), &replicate(), &expert(), &expert_data()};
 }

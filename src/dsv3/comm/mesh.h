@@ -59,6 +59,8 @@ class Mesh {
   std::vector<int64_t> sum(std::span<const int64_t> values, std::string_view what) const;
 
   CollectiveLog& log() const;
+  // Says what this rank is at ("forward"), for who wants to know why the others wait.
+  void phase(std::string_view name) const;
 
  private:
   struct State;

@@ -16,6 +16,7 @@
 
 #include "dsv3/base/error.h"
 #include "dsv3/comm/backends.h"
+#include "dsv3/comm/rank_status.h"
 #include "dsv3/ops/torch_pch.h"
 
 namespace dsv3 {
@@ -136,8 +137,12 @@ Mesh join(const LaunchEnv& env, const MeshLayout& layout, at::Device device, int
     throw RunError(place, "the ranks could not meet: " + printable(first_line(error)));
   }
   Mesh mesh = Mesh::from_transports(transports, device);
+  if (env.launcher == LaunchEnv::Launcher::own) {
+    publish_status(mesh.log(), env.folder + "/board");
+    return mesh;
+  }
   // Gloo names nobody. A rank whose collective failed says so; who is silent is the one that is missing.
-  mesh.log().missing = [store, env]() -> std::string {
+  mesh.log().missing = [store, env](uint64_t) -> std::string {
     try {
       store->set("late " + std::to_string(env.rank), std::vector<uint8_t>{1});
       ::sleep(2);

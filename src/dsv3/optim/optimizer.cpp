@@ -77,6 +77,7 @@ void Optimizer::update(Moments& moments, const FlatUnit::Range& range, double lr
 
 StepInfo Optimizer::step(const StepResult& result, double lr, double gamma, bool loss_finite) {
   at::NoGradGuard no_grad;
+  model_.mesh().phase("optimizer");
   StepInfo info;
   info.grad_norm = gradient_norm(*result.model);
   // Copies of the model hold equal gradients; the callers' verdicts on the loss may differ.

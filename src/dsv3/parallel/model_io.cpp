@@ -73,6 +73,7 @@ void Model::initialise(uint64_t seed) {
 
 std::vector<int64_t> Model::load(const std::filesystem::path& folder, bool allow_missing_mtp) {
   at::NoGradGuard no_grad;
+  mesh_.phase("load");
   const HfReader reader(folder, shared_.config);
   const std::vector<int64_t>& missing = reader.missing_mtp();
   if (!missing.empty() && !allow_missing_mtp)
@@ -123,6 +124,7 @@ at::Tensor Model::collect(const ParamSpec& spec, int64_t begin, int64_t count, b
 // Rank 0 asks for pieces in the order in which it writes them, the others answer until it is through.
 void Model::save_hf(const std::filesystem::path& folder) {
   at::NoGradGuard no_grad;
+  mesh_.phase("export");
   const at::Tensor request = at::empty({3}, at::kLong);  // parameter, begin, count; parameter -1: done
   int64_t failed = 0;
   auto ask = [&](int64_t param, int64_t begin, int64_t count) {

@@ -294,6 +294,7 @@ Output Step::forward(const MicroBatch& micro, const ForwardOptions& options) {
   for (int64_t block : options.hidden)
     if (block < 0 || block >= model_->config().num_hidden_layers)
       throw std::out_of_range("ForwardOptions::hidden: no block " + std::to_string(block));
+  model_->mesh().phase("forward");
   const bool keep = model_->exec().reshard == Reshard::never;
   return Forward(*model_, micro, options, /*training=*/true, counts_.sequences, keep ? &kept_ : nullptr)
       .run();
@@ -302,6 +303,7 @@ Output Step::forward(const MicroBatch& micro, const ForwardOptions& options) {
 void Step::backward(Output&& output) {
   if (!output.tape)
     throw std::logic_error("Step::backward: the output was consumed already, or comes from evaluate()");
+  model_->mesh().phase("backward");
   Output::Tape& tape = *output.tape;
   Param& embed = model_->unit(0)[Role::embed_tokens];
   const auto padding_id = model_->config().pad_token_id;

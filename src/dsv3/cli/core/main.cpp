@@ -12,10 +12,11 @@ constexpr dsv3::Command kCommands[] = {
     {"prepare", "texts to token files", dsv3::prepare_command},
     {"config", "a run's values and where they come from", dsv3::config_command},
     {"train", "train a model", nullptr, dsv3::launch},
-    {"eval", "loss of a model on token files", nullptr},
-    {"generate", "continue a text", nullptr},
+    {"eval", "loss of a model on token files", nullptr, dsv3::launch},
+    {"generate", "continue a text", nullptr, dsv3::launch},
     {"trace", "logits, losses, routing and gradients of a model, for comparisons", nullptr},
-    {"doctor", "what this machine offers, what is wrong with it and how to mend it", nullptr},
+    {"doctor", "what this machine offers, what is wrong with it and how to mend it", nullptr, dsv3::launch},
+    {"bench-steps", "", nullptr, dsv3::launch},
 };
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "dsv3/base/philox.h"
 #include "dsv3/cli/command.h"
 #include "dsv3/cli/engine/commands.h"
+#include "dsv3/cli/engine/ranks.h"
 #include "dsv3/ops/torch_pch.h"
 #include "dsv3/train/trainer.h"
 
@@ -17,16 +18,26 @@ namespace {
 
 constexpr int64_t kSequences = 4, kLength = 1024;
 
-Batch random_batch(int64_t step, int64_t vocab_size) {
-  at::Tensor ids = at::empty({kSequences, kLength + 1}, at::kLong);
+// This rank's sequences of the step.
+Batch random_batch(const Mesh& mesh, int64_t step, int64_t vocab_size) {
+  const int64_t first = kSequences * mesh.rank() / mesh.world_size();
+  const int64_t sequences = kSequences * (mesh.rank() + 1) / mesh.world_size() - first;
+  at::Tensor ids = at::empty({sequences, kLength + 1}, at::kLong);
   int64_t* data = ids.mutable_data_ptr<int64_t>();
   for (int64_t i = 0; i < ids.numel(); ++i)
-    data[i] = static_cast<int64_t>(philox_u64(0, static_cast<uint64_t>(step), static_cast<uint64_t>(i)) %
+    data[i] = static_cast<int64_t>(philox_u64(static_cast<uint64_t>(mesh.rank()), static_cast<uint64_t>(step), static_cast<uint64_t>(i)) %
                                    static_cast<uint64_t>(vocab_size));
   MicroBatch micro;
   micro.tokens_BS = ids.narrow(1, 0, kLength).contiguous();
   micro.targets_BS = ids.narrow(1, 1, kLength).contiguous();
   return {.micro = {micro}, .first_sample = step * kSequences};
+}
+
+// Rank 0 reads the line for all.
+bool told_to_go(const Mesh& mesh) {
+  std::string line;
+  int64_t go = mesh.rank() == 0 && std::getline(std::cin, line) && line == "go";
+  return mesh.sum(std::span<const int64_t>(&go, 1), "go")[0] > 0;
 }
 
 }  // namespace
@@ -40,7 +51,9 @@ int bench_steps_command(std::vector<std::string> args) {
   flags.insert(flags.begin(), {"train.dtype=" + dtype, "balance.loss=none"});
   const RunConfig run = RunConfig::from_flags(flags, ModelConfig::preset("bench-108m"));
   set_determinism(run.train.deterministic);
-  Model model(run.model, Mesh::create(run.parallel), ExecOptions::from(run));
+  const Mesh mesh = Mesh::create(run.parallel);
+  speak_on_rank_zero(mesh);
+  Model model(run.model, mesh, ExecOptions::from(run));
   model.initialise(0);
   Optimizer optimizer(model, run.optim);
   fmt::print(R"({{"tokens_per_step":{}}})"
@@ -48,8 +61,8 @@ int bench_steps_command(std::vector<std::string> args) {
              kSequences * kLength);
   std::fflush(stdout);
   int64_t count = 0;
-  for (std::string line; std::getline(std::cin, line) && line == "go"; ++count) {
-    const Batch batch = random_batch(count, run.model.vocab_size);
+  for (; told_to_go(mesh); ++count) {
+    const Batch batch = random_batch(mesh, count, run.model.vocab_size);
     const auto start = std::chrono::steady_clock::now();
     Step step = model.begin_step(batch);
     Output output = step.forward(batch.micro[0]);
@@ -63,9 +76,11 @@ int bench_steps_command(std::vector<std::string> args) {
                seconds, losses.lm.item<double>());
     std::fflush(stdout);
   }
+  const std::vector<int64_t> memory =
+      mesh.sum(std::vector{memory_bytes("VmRSS:"), memory_bytes("VmHWM:")}, "memory");  // of all ranks together
   fmt::print(R"({{"rss_bytes":{},"peak_bytes":{}}})"
              "\n",
-             memory_bytes("VmRSS:"), memory_bytes("VmHWM:"));
+             memory[0], memory[1]);
   return 0;
 }
 

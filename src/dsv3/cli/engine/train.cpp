@@ -160,7 +160,8 @@ int train_command(std::vector<std::string> args) {
   }
   signals.reset();
   if (!trainer.done()) {
-    fmt::print(stderr, "dsv3: stopped after step {}; nothing was saved\n", trainer.state().step);
+    if (mesh.rank() == 0)
+      fmt::print(stderr, "dsv3: stopped after step {}; nothing was saved\n", trainer.state().step);
     return 128 + signal;
   }
   if (valid) evaluate_now();

@@ -1,0 +1,23 @@
+#include "own_groups.h"
+
+#include <cstdlib>
+#include <torch/csrc/distributed/c10d/FileStore.hpp>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+
+dsv3::Mesh own_groups(const char* path) {
+  const int rank = std::atoi(std::getenv("RANK")), world = std::atoi(std::getenv("WORLD_SIZE"));
+  auto store = c10::make_intrusive<c10d::FileStore>(path, world);
+  // The group of every `step`-th rank from `first` on, `size` of them.
+  auto group = [&](const std::string& name, int first, int step, int size) {
+    auto options = c10d::ProcessGroupGloo::Options::create(std::chrono::seconds(60));
+    options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1"));
+    auto prefixed = c10::make_intrusive<c10d::PrefixStore>(name + std::to_string(first), store);
+    return c10::make_intrusive<c10d::ProcessGroupGloo>(prefixed, (rank - first) / step, size, options);
+  };
+  return dsv3::mesh_from_groups({.data = group("data", 0, 1, world),
+                                 .expert_data = group("expert_data", rank % 2, 2, world / 2),
+                                 .expert = group("expert", rank / 2 * 2, 1, 2),
+                                 .replicate = {},
+                                 .world = {}});
+}
