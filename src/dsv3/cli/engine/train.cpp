@@ -10,6 +10,7 @@
 #include "dsv3/cli/command.h"
 #include "dsv3/cli/engine/commands.h"
 #include "dsv3/cli/engine/load_model.h"
+#include "dsv3/cli/engine/run_log.h"
 #include "dsv3/ops/device.h"
 #include "dsv3/train/trainer.h"
 
@@ -68,13 +69,13 @@ std::string in_words(int64_t count) {
   return fmt::format("{:.1f}K", value / 1e3);
 }
 
-void initialise(Model& model, const RunConfig& run) {
+void initialise(Model& model, const RunConfig& run, RunLog& log) {
   model.initialise(run.train.seed);
   if (run.model_init.empty()) return;
   const std::filesystem::path folder = model_folder(run.model_init);
   const std::vector<int64_t> missing = model.load(folder, run.mtp.init_missing);
-  fmt::print("weights from {}, fresh optimizer{}\n", folder.string(),
-             missing.empty() ? "" : fmt::format(", {} MTP modules initialised", missing.size()));
+  log.say(fmt::format("weights from {}, fresh optimizer{}", folder.string(),
+                      missing.empty() ? "" : fmt::format(", {} MTP modules initialised", missing.size())));
 }
 
 void check_supported(const RunConfig& run) {
@@ -110,20 +111,22 @@ int train_command(std::vector<std::string> args) {
   std::optional<Loader> valid;
   if (!run.data.valid.empty()) valid.emplace(run, /*valid=*/true);
   Model model(run.model, mesh, ExecOptions::from(run));
-  initialise(model, run);
+  RunLog log;
+  initialise(model, run, log);
   Optimizer optimizer(model, run.optim);
   const std::filesystem::path out = create_run_folder(run);
+  log.open(out / "log.txt");
   MetricsFile metrics_file(out / "metrics.jsonl");
 
-  fmt::print("{} parameters, {} sequences of {} a step, {}, run folder {}\n",
-             in_words(num_params(run.model, true)), run.train.global_batch, run.data.seq_len, run.train.dtype,
-             out.string());
+  log.say(fmt::format("{} parameters, {} sequences of {} a step, {}, run folder {}",
+                      in_words(num_params(run.model, true)), run.train.global_batch, run.data.seq_len,
+                      run.train.dtype, out.string()));
   Trainer trainer(run, model, optimizer, loader);
   auto evaluate_now = [&] {
     const EvalResult result = evaluate(model, *valid, run.train.micro_batch, run.eval.batches);
     metrics_file.write(json_line(result, trainer.state().step, trainer.state().tokens));
-    fmt::print("{:>11} held-out loss {:.4f} over {} tokens\n", trainer.state().step, result.loss,
-               result.targets);
+    log.say(fmt::format("{:>11} held-out loss {:.4f} over {} tokens", trainer.state().step, result.loss,
+                        result.targets));
   };
   std::optional<StopSignals> signals(std::in_place);
   double spent = 0;
@@ -135,22 +138,23 @@ int train_command(std::vector<std::string> args) {
         total > 0 ? spent / static_cast<double>(metrics.step) * static_cast<double>(total - metrics.step)
                   : -1;
     if (metrics.step % run.metrics.every == 0) {
-      if ((metrics.step / run.metrics.every - 1) % 20 == 0) fmt::print("{}\n", step_header());
-      fmt::print("{}\n", step_line(metrics, total, left));
-      std::fflush(stdout);
+      if ((metrics.step / run.metrics.every - 1) % 20 == 0) log.say(step_header());
+      log.say(step_line(metrics, total, left));
     }
     metrics_file.write(json_line(metrics));
+    if (run.metrics.load_every > 0 && metrics.step % run.metrics.load_every == 0)
+      metrics_file.write(json_line(metrics.load, metrics.step));
     trainer.check_progress();
     if (valid && run.eval.every > 0 && metrics.step % run.eval.every == 0 && !trainer.done()) evaluate_now();
   }
   signals.reset();
   if (!trainer.done()) {
-    fmt::print(stderr, "dsv3: stopped after step {}; nothing was saved\n", trainer.state().step);
+    log.warn(fmt::format("stopped after step {}; nothing was saved", trainer.state().step));
     return g_signal == SIGINT ? 130 : 143;
   }
   if (valid) evaluate_now();
   model.save_hf(out / "hf");
-  fmt::print("weights in {}\n", (out / "hf").string());
+  log.say(fmt::format("weights in {}", (out / "hf").string()));
   return 0;
 }
 
