@@ -76,6 +76,41 @@ TEST(Train, WritesEachLayersLoadEverySoManySteps) {
   }
 }
 
+// A line of metrics.jsonl without the fields that time and memory fill.
+Json comparable(Json line) {
+  for (const char* field : {"tokens_per_s", "step_s", "data_s", "comm_s", "save_s", "mem_bytes"})
+    line.erase(field);
+  return line;
+}
+
+// Wide enough that operators split their work between two threads, which wait asleep: spinning would cost ten
+// times the time while anything else runs.
+TEST(Train, TwoProcessesGiveTheSameBytes) {
+  for (const std::string dtype : {"fp32", "bf16"}) {
+    for (const std::string threads : {"1", "2"}) {
+      SCOPED_TRACE(dtype + ", OMP_NUM_THREADS=" + threads);
+      TempDir dir;
+      std::vector<std::vector<Json>> metrics;
+      std::vector<std::string> weights;
+      for (const fs::path& out : {dir / "a", dir / "b"}) {
+        const Result train = dsv3(
+            {"train", kRun, "--model.init=", "--model.hidden_size=256", "--model.moe_intermediate_size=64",
+             "--data.seq_len=256", "--train.global_batch=2", "--train.micro_batch=2", "--train.steps=2",
+             "--train.dtype=" + dtype, "--train.out=" + out.string()},
+            {.env = {"OMP_NUM_THREADS=" + threads, "OMP_WAIT_POLICY=passive"}});
+        ASSERT_EQ(train.code, 0) << train.err;
+        std::vector<Json>& lines = metrics.emplace_back();
+        for (const Json& line : metrics_of(out)) lines.push_back(comparable(line));
+        weights.push_back(read_file(out / "hf/model.safetensors"));
+      }
+      EXPECT_EQ(metrics[0].size(), 2u);
+      EXPECT_EQ(metrics[0], metrics[1]);
+      EXPECT_GT(weights[0].size(), 1u << 20);
+      EXPECT_TRUE(weights[0] == weights[1]);  // EXPECT_EQ would print them
+    }
+  }
+}
+
 TEST(Generate, GivesTheGoldensTokens) {
   TempDir dir;
   const fs::path golden = kGoldens / "moonlight";
