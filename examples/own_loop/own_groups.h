@@ -3,6 +3,6 @@
 
 #include <dsv3/comm/c10d.h>
 
-// Joins WORLD_SIZE ranks at the file `store` and forms Gloo groups: all ranks shard one copy of the model, each
-// two neighbours share its experts.
+// Joins WORLD_SIZE ranks at the file `store` and forms Gloo groups: all ranks shard one copy of the model,
+// each two neighbours share its experts.
 dsv3::Mesh own_groups(const char* store);

@@ -39,6 +39,78 @@ TEST(Train, FromTextToARunFolderThatEveryCommandReads) {
   expect_failure(again, ExitCode::usage, {"train.out", "is not empty"});
 }
 
+TEST(Train, TheLogIsWhatAPersonSaw) {
+  TempDir dir;
+  const Result train =
+      dsv3({"train", kRun, "--train.steps=3", "--data.valid=" + (kGoldens / "trajectory/text").string(),
+            "--eval.every=2", "--eval.batches=2", "--train.out=" + (dir / "run").string()});
+  ASSERT_EQ(train.code, 0) << train.err;
+  for (const char* part : {"weights from ", " parameters, ", "3/3", "held-out loss", "weights in "})
+    EXPECT_NE(train.out.find(part), std::string::npos) << part;
+  EXPECT_EQ(read_file(dir / "run/log.txt"), train.out);
+}
+
+TEST(Train, WritesEachLayersLoadEverySoManySteps) {
+  TempDir dir;
+  const Result train = dsv3(
+      {"train", kRun, "--train.steps=5", "--metrics.load_every=2", "--train.out=" + (dir / "run").string()});
+  ASSERT_EQ(train.code, 0) << train.err;
+  std::map<int64_t, Json> steps, loads;
+  for (const Json& line : metrics_of(dir / "run"))
+    (line.contains("load") ? loads : steps)[line.at("step").get<int64_t>()] = line;
+  EXPECT_EQ(steps.size(), 5u);
+  ASSERT_EQ(loads.size(), 2u);
+  for (const int64_t step : {2, 4}) {
+    const Json& load = loads.at(step).at("load");
+    ASSERT_EQ(load.size(), 2u);  // one MoE layer and the MTP module's
+    double worst = 0;
+    int64_t dead = 0;
+    for (size_t i = 0; i < 2; ++i) {
+      EXPECT_EQ(load[i].at("layer").get<int64_t>(), static_cast<int64_t>(i) + 1);
+      EXPECT_LT(load[i].at("bias_min").get<double>(), load[i].at("bias_max").get<double>());
+      worst = std::max(worst, load[i].at("max_vio").get<double>());
+      dead += load[i].at("dead").get<int64_t>();
+    }
+    EXPECT_EQ(worst, steps.at(step).at("max_vio").get<double>());
+    EXPECT_EQ(dead, steps.at(step).at("dead_experts").get<int64_t>());
+  }
+}
+
+// A line of metrics.jsonl without the fields that time and memory fill.
+Json comparable(Json line) {
+  for (const char* field : {"tokens_per_s", "step_s", "data_s", "comm_s", "save_s", "mem_bytes"})
+    line.erase(field);
+  return line;
+}
+
+// Wide enough that operators split their work between two threads, which wait asleep: spinning would cost ten
+// times the time while anything else runs.
+TEST(Train, TwoProcessesGiveTheSameBytes) {
+  for (const std::string dtype : {"fp32", "bf16"}) {
+    for (const std::string threads : {"1", "2"}) {
+      SCOPED_TRACE(dtype + ", OMP_NUM_THREADS=" + threads);
+      TempDir dir;
+      std::vector<std::vector<Json>> metrics;
+      std::vector<std::string> weights;
+      for (const fs::path& out : {dir / "a", dir / "b"}) {
+        const Result train = dsv3(
+            {"train", kRun, "--model.init=", "--model.hidden_size=256", "--model.moe_intermediate_size=64",
+             "--data.seq_len=256", "--train.global_batch=2", "--train.micro_batch=2", "--train.steps=2",
+             "--train.dtype=" + dtype, "--train.out=" + out.string()},
+            {.env = {"OMP_NUM_THREADS=" + threads, "OMP_WAIT_POLICY=passive"}});
+        ASSERT_EQ(train.code, 0) << train.err;
+        std::vector<Json>& lines = metrics.emplace_back();
+        for (const Json& line : metrics_of(out)) lines.push_back(comparable(line));
+        weights.push_back(read_file(out / "hf/model.safetensors"));
+      }
+      EXPECT_EQ(metrics[0].size(), 2u);
+      EXPECT_EQ(metrics[0], metrics[1]);
+      EXPECT_GT(weights[0].size(), 1u << 20);
+      EXPECT_TRUE(weights[0] == weights[1]);  // EXPECT_EQ would print them
+    }
+  }
+}
+
 TEST(Generate, GivesTheGoldensTokens) {
   TempDir dir;
   const fs::path golden = kGoldens / "moonlight";
@@ -111,6 +183,7 @@ TEST(Train, ASignalEndsTheRunAfterItsStep) {
                                {.signal = signal, .signal_after_ms = 3000});
     EXPECT_EQ(result.code, code) << result.err;
     EXPECT_NE(result.err.find("stopped after step"), std::string::npos) << result.err;
+    EXPECT_TRUE(read_file(fs::path(out) / "log.txt").ends_with(result.err));
     EXPECT_FALSE(fs::exists(fs::path(out) / "hf"));
   }
 }

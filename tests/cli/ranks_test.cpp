@@ -19,7 +19,8 @@ std::vector<Json> metrics_of(const fs::path& run) {
   std::ifstream in(run / "metrics.jsonl");
   for (std::string line; std::getline(in, line);) {
     lines.push_back(parse_json(line, "metrics.jsonl"));
-    for (const char* key : {"tokens_per_s", "step_s", "data_s", "comm_s", "mem_bytes"}) lines.back().erase(key);
+    for (const char* key : {"tokens_per_s", "step_s", "data_s", "comm_s", "mem_bytes"})
+      lines.back().erase(key);
   }
   return lines;
 }
@@ -37,7 +38,8 @@ std::unique_ptr<Job> start(std::vector<std::string> args) {
 
 TEST(Ranks, TrainEvaluateAndGenerateLikeOneProcess) {
   TempDir dir;
-  const std::string one = (dir / "one").string(), two = (dir / "two").string(), again = (dir / "again").string();
+  const std::string one = (dir / "one").string(), two = (dir / "two").string(),
+                    again = (dir / "again").string();
   const std::vector<std::string> eval = {"--data.valid=" + kText, "--eval.batches=3"};
   ASSERT_EQ(dsv3(train(one, eval)).code, 0);
   for (const std::string& out : {two, again}) {
@@ -45,7 +47,7 @@ TEST(Ranks, TrainEvaluateAndGenerateLikeOneProcess) {
     args.insert(args.end(), {"--parallel.ep=2", "--nproc", "2"});
     const Result result = start(args)->wait();
     ASSERT_EQ(result.code, 0) << result.err;
-    EXPECT_NE(result.out.find("2 ranks"), std::string::npos) << result.out;
+    EXPECT_NE(result.out.find("2 ranks: replicate 1, shard 2, ep 2"), std::string::npos) << result.out;
   }
   const auto ours = metrics_of(two), theirs = metrics_of(one);
   ASSERT_EQ(ours.size(), 4u);
@@ -62,8 +64,9 @@ TEST(Ranks, TrainEvaluateAndGenerateLikeOneProcess) {
   EXPECT_EQ(read_file(two + "/hf/model.safetensors"), read_file(again + "/hf/model.safetensors"));
 
   auto loss = [&](std::vector<std::string> more) {
-    std::vector<std::string> args = {"eval", "--model", one, "--data", kText, "--seq-len", "32", "--batches", "3",
-                                     "--micro-batch", "1", "--train.dtype=fp64", "--json"};
+    std::vector<std::string> args = {"eval",  "--model",   one, "--data",        kText, "--seq-len",
+                                     "32",    "--batches", "3", "--micro-batch", "1",   "--train.dtype=fp64",
+                                     "--json"};
     args.insert(args.end(), more.begin(), more.end());
     const Result result = start(args)->wait();
     EXPECT_EQ(result.code, 0) << result.err;
@@ -72,8 +75,8 @@ TEST(Ranks, TrainEvaluateAndGenerateLikeOneProcess) {
   EXPECT_NEAR(loss({"--nproc", "2", "--parallel.ep=2"}), loss({}), 1e-10);
 
   auto text = [&](std::vector<std::string> more) {
-    std::vector<std::string> args = {"generate", "--model", one, "--prompt", "In the ", "--max-new-tokens", "16",
-                                     "--train.dtype=fp64"};
+    std::vector<std::string> args = {"generate", "--model",          one,  "--prompt",
+                                     "In the ",  "--max-new-tokens", "16", "--train.dtype=fp64"};
     args.insert(args.end(), more.begin(), more.end());
     const Result result = start(args)->wait();
     EXPECT_EQ(result.code, 0) << result.err;
@@ -91,11 +94,13 @@ TEST(Ranks, OneErrorOneCode) {
     args.insert(args.end(), {"--nproc", "2"});
     return start(args)->wait();
   };
-  expect_failure(with({}, dir / "full"), ExitCode::usage, {"train.out", "is not empty"});  // rank 0 alone sees it
-  expect_failure(with({"--parallel.ep=3", "--parallel.shard=3"}, dir / "run"), ExitCode::usage, {"parallel.shard"});
+  expect_failure(with({}, dir / "full"), ExitCode::usage,
+                 {"train.out", "is not empty"});  // rank 0 alone sees it
+  expect_failure(with({"--parallel.ep=3", "--parallel.shard=3"}, dir / "run"), ExitCode::usage,
+                 {"parallel.shard"});
   expect_failure(with({"--model.vocab_size=20"}, dir / "run"), ExitCode::content, {"text.bin"});
-  expect_failure(with({"--parallel.ep=2", "--model.n_routed_experts=9", "--model.n_group=1", "--model.topk_group=1",
-                       "--model.init="},
+  expect_failure(with({"--parallel.ep=2", "--model.n_routed_experts=9", "--model.n_group=1",
+                       "--model.topk_group=1", "--model.init="},
                       dir / "run"),
                  ExitCode::usage, {"parallel.ep", "n_routed_experts = 9"});
   EXPECT_FALSE(fs::exists(dir / "run"));
@@ -103,7 +108,8 @@ TEST(Ranks, OneErrorOneCode) {
 
 // A run that goes on until something happens to it, past its first steps.
 std::unique_ptr<Job> running(const TempDir& dir, std::vector<std::string> more = {}) {
-  std::vector<std::string> args = train(dir / "run", {"--train.steps=1000000", "--parallel.ep=2", "--nproc", "2"});
+  std::vector<std::string> args =
+      train(dir / "run", {"--train.steps=1000000", "--parallel.ep=2", "--nproc", "2"});
   args.insert(args.end(), more.begin(), more.end());
   auto job = start(args);
   EXPECT_TRUE(eventually([&] { return metrics_of(dir / "run").size() >= 3; })) << job->err();
@@ -158,7 +164,8 @@ std::vector<std::string> open_listeners(pid_t pid) {
       if (state != "0A" || local.starts_with("0100007F:")) continue;
       for (const auto& entry : fs::directory_iterator(proc + "/fd")) {
         std::error_code error;
-        if (fs::read_symlink(entry.path(), error).string() == "socket:[" + inode + "]") found.push_back(local);
+        if (fs::read_symlink(entry.path(), error).string() == "socket:[" + inode + "]")
+          found.push_back(local);
       }
     }
   }
@@ -175,9 +182,10 @@ TEST(Ranks, NoSocketListensOnAnotherAddress) {
 
 // What torchrun gives its processes, without torchrun.
 Result rank_of(int rank, int world, int port, const std::vector<std::string>& args) {
-  return dsv3(args, {.env = {"RANK=" + std::to_string(rank), "WORLD_SIZE=" + std::to_string(world),
-                             "LOCAL_RANK=" + std::to_string(rank), "LOCAL_WORLD_SIZE=" + std::to_string(world),
-                             "MASTER_ADDR=127.0.0.1", "MASTER_PORT=" + std::to_string(port)}});
+  return dsv3(args,
+              {.env = {"RANK=" + std::to_string(rank), "WORLD_SIZE=" + std::to_string(world),
+                       "LOCAL_RANK=" + std::to_string(rank), "LOCAL_WORLD_SIZE=" + std::to_string(world),
+                       "MASTER_ADDR=127.0.0.1", "MASTER_PORT=" + std::to_string(port)}});
 }
 
 TEST(Ranks, MeetAtAnAddress) {
@@ -205,11 +213,14 @@ TEST(Ranks, ARankThatDoesNotComeIsNamed) {
 TEST(Ranks, AnotherJobAtTheSamePlaceIsSeen) {
   TempDir dir;
   Result results[2];
-  std::thread second(
-      [&] { results[1] = rank_of(1, 2, 29733, train(dir / "b", {"--parallel.replicate=2", "--parallel.timeout_s=20"})); });
+  std::thread second([&] {
+    results[1] =
+        rank_of(1, 2, 29733, train(dir / "b", {"--parallel.replicate=2", "--parallel.timeout_s=20"}));
+  });
   results[0] = rank_of(0, 2, 29733, train(dir / "a", {"--parallel.timeout_s=20"}));
   second.join();
-  for (const Result& result : results) expect_failure(result, ExitCode::failed, {"two jobs share this place"});
+  for (const Result& result : results)
+    expect_failure(result, ExitCode::failed, {"two jobs share this place"});
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // Against transformers: logits, losses, routing, counts and every gradient of the committed goldens
 // (tools/golden/make.py), in fp64, fp32 and bf16.
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
 #include "dsv3/base/json.h"
@@ -33,23 +34,41 @@ struct Golden {
     if (Tensor mask = test::read_npy(folder / "mask.npy"); mask.defined())
       micro.padding_BS = mask.to(at::kBool);
     micro.documents_BS = test::read_npy(folder / "documents.npy");
-    Tensor labels = test::read_npy(folder / "labels.npy");
-    micro.targets_BS =
-        targets_of_labels(labels.defined() ? labels : micro.tokens_BS, micro.padding_BS, micro.documents_BS);
+    const Tensor labels = test::read_npy(folder / "labels.npy");
+    labels_BS = labels.defined() ? labels : micro.tokens_BS;
+    micro.targets_BS = targets_of_labels(labels_BS, micro.padding_BS, micro.documents_BS);
   }
 
-  std::map<std::string, Tensor> trace_in(const std::string& dtype, bool replay = false) {
+  std::unique_ptr<Model> model_in(const std::string& dtype) {
     run.train.dtype = dtype;
     run.ops.backend = test::backend() == Backend::aten ? "aten" : "fast";
-    Model model(config, Mesh::create({}), ExecOptions::from(run));
-    model.load(folder);
-    MicroBatch batch = micro;
-    if (replay)
-      for (const RouterState& state : model.router_states())
-        batch.replay[state.layer] =
-            expected.at("router." + std::to_string(state.layer) + ".experts").flatten(0, 1);
+    auto model = std::make_unique<Model>(config, Mesh::create({}), ExecOptions::from(run));
+    model->load(folder);
+    return model;
+  }
+  std::map<std::string, Tensor> trace_of(Model& model, const MicroBatch& batch) const {
     return trace(model, batch, {.mtp_lambda = run.mtp.lambda, .mtp_count_main = run.mtp.count == "main"},
                  true);
+  }
+  std::map<std::string, Tensor> trace_in(const std::string& dtype) {
+    return trace_of(*model_in(dtype), micro);
+  }
+
+  // moved_batch() of tools/golden/cases.py: token ids moved on, padding and labels of -100 as they are.
+  MicroBatch moved(int64_t n) const {
+    const int64_t vocab = config.vocab_size;
+    const Tensor distance_S =
+        at::arange(micro.tokens_BS.size(1), micro.tokens_BS.options()).mul_(n / vocab).add_(13 * n);
+    auto move = [&](const Tensor& ids, const Tensor& kept) {
+      return at::where(kept, ids, (ids + distance_S).remainder(vocab));
+    };
+    MicroBatch batch = micro;
+    batch.tokens_BS =
+        move(micro.tokens_BS, micro.padding_BS.defined() ? micro.padding_BS.bitwise_not()
+                                                         : at::zeros_like(micro.tokens_BS, at::kBool));
+    batch.targets_BS = targets_of_labels(move(labels_BS, labels_BS.eq(kIgnoredTarget)), micro.padding_BS,
+                                         micro.documents_BS);
+    return batch;
   }
 
   // The two tensors at the positions whose values mean something.
@@ -76,6 +95,7 @@ struct Golden {
   Json meta;
   RunConfig run;
   MicroBatch micro;
+  Tensor labels_BS;
   std::map<std::string, Tensor> expected;
 };
 
@@ -113,31 +133,47 @@ TEST_P(Goldens, Fp32) {
   expect_equal(golden, golden.trace_in("fp32"), 1e-5);
 }
 
-// With the fp32 peer's router choices replayed, at most twice transformers' own bf16 error: the logits, all
-// gradients as one vector, and the tensors' errors in quadratic mean. The error of a single small tensor (an
-// expert with a handful of tokens) is one draw of rounding noise on either side, so one tensor alone is held
-// to four times.
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return (values[(values.size() - 1) / 2] + values[values.size() / 2]) / 2;
+}
+
+// With the fp32 peer's router choices replayed, the logits and every gradient have at most twice
+// transformers' own bf16 error. Both are medians over the same batches: bf16_replayed() of
+// tools/golden/make.py, which says why. There the fp64 reference and the choices are our own trace's: Fp64
+// above holds it to transformers' within 1e-11, and make.py refuses batches where transformers chooses
+// otherwise in fp32 than in fp64.
 TEST_P(Goldens, Bf16Within2xOfTransformers) {
+  constexpr int64_t kBatches = 80;
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);  // many calls on a few numbers: threads would only wait for each other
   Golden golden(GetParam());
-  const auto ours = golden.trace_in("bf16", /*replay=*/true);
-  const Json& theirs = golden.meta.at("relative_error").at("bf16_replayed");
-  const double norm = global_gradient_norm(golden.expected), whole = theirs.at("grads").get<double>();
-  double squared_error = 0, our_squares = 0, their_squares = 0;
-  for (const auto& [name, expected] : golden.expected) {
-    if (name.starts_with("grad.")) {
-      const double error = test::relative_error(ours.at(name), expected, 1e-6 * norm);
-      const double their_error = theirs.at(name).get<double>();
-      EXPECT_LE(error, 4 * std::max(their_error, whole)) << name;
-      our_squares += error * error;
-      their_squares += their_error * their_error;
-      squared_error += (ours.at(name).to(at::kDouble) - expected).square().sum().item<double>();
-    } else if (name == "logits") {
-      const auto [a, b] = golden.meaningful(name, ours.at(name), expected);
-      EXPECT_LE(test::relative_error(a, b), 2 * theirs.at(name).get<double>()) << name;
+  golden.run.balance.indicator = "selected";  // a choice as well
+  const auto fp64 = golden.model_in("fp64"), bf16 = golden.model_in("bf16");
+  std::map<std::string, std::vector<double>> errors;
+  for (int64_t n = 0; n < kBatches; ++n) {
+    MicroBatch batch = golden.moved(n);
+    const auto exact = golden.trace_of(*fp64, batch);
+    for (const auto& [name, tensor] : exact)
+      if (name.ends_with(".experts")) batch.replay[std::stoll(name.substr(7))] = tensor.flatten(0, 1);
+    const auto ours = golden.trace_of(*bf16, batch);
+    const double norm = global_gradient_norm(exact);
+    double squared_error = 0;
+    for (const auto& [name, tensor] : exact) {
+      if (name != "logits" && !name.starts_with("grad.")) continue;
+      const auto [a, b] = golden.meaningful(name, ours.at(name), tensor);
+      if (b.any().item<bool>()) errors[name].push_back(test::relative_error(a, b, 1e-6 * norm));
+      if (name != "logits") squared_error += (a.to(at::kDouble) - b).square().sum().item<double>();
     }
+    errors["grads"].push_back(std::sqrt(squared_error) / norm);
   }
-  EXPECT_LE(std::sqrt(squared_error) / norm, 2 * whole);
-  EXPECT_LE(std::sqrt(our_squares), 2 * std::sqrt(their_squares));
+  const Json& theirs = golden.meta.at("relative_error").at("bf16_replayed");
+  ASSERT_EQ(theirs.size(), errors.size());
+  for (const auto& [name, error] : theirs.items()) {
+    ASSERT_TRUE(errors.count(name)) << name << " is missing";
+    EXPECT_LE(median(errors[name]), 2 * error.get<double>()) << name;
+  }
+  at::set_num_threads(threads);
 }
 
 INSTANTIATE_TEST_SUITE_P(Transformers, Goldens, testing::ValuesIn(golden_names()),

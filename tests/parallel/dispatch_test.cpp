@@ -19,10 +19,12 @@ struct Routed {
 
 struct Case {
   int64_t ranks, experts, top_k, width;
-  std::vector<int64_t> tokens;          // of each rank, 0 among them
+  std::vector<int64_t> tokens;            // of each rank, 0 among them
   std::vector<std::vector<int64_t>> ids;  // of each token of all ranks
 
-  int64_t first(int64_t rank) const { return std::accumulate(tokens.begin(), tokens.begin() + rank, int64_t{0}); }
+  int64_t first(int64_t rank) const {
+    return std::accumulate(tokens.begin(), tokens.begin() + rank, int64_t{0});
+  }
 };
 
 Case random_case(uint64_t seed) {
@@ -55,7 +57,8 @@ Tensor token_values(int64_t first, int64_t tokens, int64_t width, double salt) {
 }
 
 // Tokens [first, first + tokens) through experts that scale by their id; first_expert: of this rank.
-Routed route(const ExpertDispatch& dispatch, const Case& c, int64_t first, int64_t tokens, int64_t first_expert) {
+Routed route(const ExpertDispatch& dispatch, const Case& c, int64_t first, int64_t tokens,
+             int64_t first_expert) {
   std::vector<int64_t> flat;
   for (int64_t t = first; t < first + tokens; ++t) flat.insert(flat.end(), c.ids[t].begin(), c.ids[t].end());
   const Tensor ids = at::tensor(flat, at::kLong).view({tokens, c.top_k});
@@ -70,7 +73,8 @@ Routed route(const ExpertDispatch& dispatch, const Case& c, int64_t first, int64
   Tensor factor = at::empty({rows.x_RH.size(0), 1}, at::kDouble);
   int64_t row = 0;
   for (size_t e = 0; e < plan->rows_e.size(); ++e) {
-    factor.narrow(0, row, plan->rows_e[e]).fill_(1.0 + static_cast<double>(first_expert) + static_cast<double>(e));
+    factor.narrow(0, row, plan->rows_e[e])
+        .fill_(1.0 + static_cast<double>(first_expert) + static_cast<double>(e));
     row += plan->rows_e[e];
   }
   EXPECT_EQ(row, rows.x_RH.size(0));
@@ -105,15 +109,14 @@ TEST(Dispatch, FiveHundredRandomRoutings) {
     const Case c = random_case(seed);
     const auto all = static_cast<int64_t>(c.ids.size());
     expect_close(route(*local_dispatch(c.experts), c, 0, all, 0), expected(c, 0, all), seed);
-    test::run_ranks(
-        {.replicate = 1, .shard = c.ranks, .ep = c.ranks},
-        [&](const Mesh& mesh) {
-          const int64_t rank = mesh.rank(), first = c.first(rank), tokens = c.tokens[rank];
-          const auto dispatch = all_to_all_dispatch(mesh.expert(), c.experts);
-          expect_close(route(*dispatch, c, first, tokens, rank * c.experts / c.ranks), expected(c, first, tokens),
-                       seed);
-        },
-        {.chaos = seed % 2 == 1});
+    test::run_ranks({.replicate = 1, .shard = c.ranks, .ep = c.ranks},
+                    [&](const Mesh& mesh) {
+                      const int64_t rank = mesh.rank(), first = c.first(rank), tokens = c.tokens[rank];
+                      const auto dispatch = all_to_all_dispatch(mesh.expert(), c.experts);
+                      expect_close(route(*dispatch, c, first, tokens, rank * c.experts / c.ranks),
+                                   expected(c, first, tokens), seed);
+                    },
+                    {.chaos = seed % 2 == 1});
   }
 }
 

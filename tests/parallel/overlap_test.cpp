@@ -23,7 +23,8 @@ std::vector<Seen> events_of_a_step(std::vector<std::string> flags) {
     Training training(trajectory_run(flags), mesh);
     if (mesh.rank() == 0)
       mesh.log().observer = [&](const CollectiveLog::Event& event) {
-        seen.push_back({event.kind, std::string(event.group), std::string(event.operation), std::string(event.unit)});
+        seen.push_back(
+            {event.kind, std::string(event.group), std::string(event.operation), std::string(event.unit)});
       };
     test::run_batch(training.model, training.loader.at(0, 2));
     mesh.log().observer = {};
@@ -34,8 +35,8 @@ std::vector<Seen> events_of_a_step(std::vector<std::string> flags) {
 // Place of the n-th (from 0) such event.
 size_t find(const std::vector<Seen>& seen, Kind kind, const char* operation, const char* unit, int n = 0) {
   for (size_t i = 0; i < seen.size(); ++i)
-    if (seen[i].kind == kind && seen[i].group == "data" && seen[i].operation == operation && seen[i].unit == unit &&
-        n-- == 0)
+    if (seen[i].kind == kind && seen[i].group == "data" && seen[i].operation == operation &&
+        seen[i].unit == unit && n-- == 0)
       return i;
   ADD_FAILURE() << operation << " of " << unit << " is not in the log";
   return 0;
@@ -50,7 +51,8 @@ TEST(Overlap, AllGatherOfTheNextBlockIsIssuedBeforeABlockIsComputed) {
     const size_t waited = find(seen, Kind::wait, "all_gather", next.c_str());
     // Between the two lies block's whole computation: nothing else of `data` is waited for.
     EXPECT_LT(issued, waited);
-    for (size_t i = issued; i < waited; ++i) EXPECT_FALSE(seen[i].kind == Kind::wait && seen[i].group == "data");
+    for (size_t i = issued; i < waited; ++i)
+      EXPECT_FALSE(seen[i].kind == Kind::wait && seen[i].group == "data");
   }
   const auto none = events_of_a_step({"parallel.prefetch_forward=0"});
   // Without: issued (the experts' on their own group beside it) and waited for at once.
@@ -62,9 +64,11 @@ TEST(Overlap, AllGatherOfTheNextBlockIsIssuedBeforeABlockIsComputed) {
 TEST(Overlap, BackwardGathersTheNextBlockAndReducesBehind) {
   const auto pre = events_of_a_step({"parallel.reshard=after_forward", "parallel.prefetch_backward=pre"});
   // The second gather of a block is backward's: issued before the gradient of the block above it is reduced.
-  EXPECT_LT(find(pre, Kind::issue, "all_gather", "block 1", 1), find(pre, Kind::issue, "reduce_scatter", "block 2"));
+  EXPECT_LT(find(pre, Kind::issue, "all_gather", "block 1", 1),
+            find(pre, Kind::issue, "reduce_scatter", "block 2"));
   // The reduction of a block is waited for when later blocks have been issued.
-  EXPECT_LT(find(pre, Kind::issue, "reduce_scatter", "block 2"), find(pre, Kind::wait, "reduce_scatter", "block 3"));
+  EXPECT_LT(find(pre, Kind::issue, "reduce_scatter", "block 2"),
+            find(pre, Kind::wait, "reduce_scatter", "block 3"));
   const auto none = events_of_a_step({"parallel.reshard=after_forward", "parallel.prefetch_backward=none"});
   EXPECT_GT(find(none, Kind::issue, "all_gather", "block 1", 1),
             find(none, Kind::issue, "reduce_scatter", "block 2"));
@@ -89,25 +93,30 @@ TEST(Overlap, SharedUnitsAreReducedOnceAfterTheirLastUse) {
 
 // Every collective keeps its channel busy for 20 ms, as a network would.
 TEST(Overlap, AStepTakesLessThanItsComputationAndItsCommunicationInTurn) {
-  std::vector<std::string> flags = {"train.dtype=fp32", "model.init=", "model.hidden_size=96", "data.seq_len=128",
-                                    "model.intermediate_size=384", "model.num_hidden_layers=8", "train.global_batch=8",
-                                    "train.micro_batch=4", "balance.loss=none"};
+  std::vector<std::string> flags = {"train.dtype=fp32",
+                                    "model.init=",
+                                    "model.hidden_size=96",
+                                    "data.seq_len=128",
+                                    "model.intermediate_size=384",
+                                    "model.num_hidden_layers=8",
+                                    "train.global_batch=8",
+                                    "train.micro_batch=4",
+                                    "balance.loss=none"};
   auto seconds = [&](double delay_ms) {
     double step_s = 1e9, calls = 0;
     flags.push_back("parallel.shard=2");
-    test::run_ranks(
-        {.replicate = 1, .shard = 2, .ep = 1},
-        [&](const Mesh& mesh) {
-          Training training(trajectory_run(flags), mesh);
-          for (int i = 0; i < 3; ++i) {
-            const StepMetrics metrics = training.trainer.step();
-            if (mesh.rank() != 0) continue;
-            step_s = std::min(step_s, metrics.step_s);
-            calls = 0;
-            for (const auto& group : metrics.comm) calls += static_cast<double>(group.calls);
-          }
-        },
-        {.delay_ms = delay_ms});
+    test::run_ranks({.replicate = 1, .shard = 2, .ep = 1},
+                    [&](const Mesh& mesh) {
+                      Training training(trajectory_run(flags), mesh);
+                      for (int i = 0; i < 3; ++i) {
+                        const StepMetrics metrics = training.trainer.step();
+                        if (mesh.rank() != 0) continue;
+                        step_s = std::min(step_s, metrics.step_s);
+                        calls = 0;
+                        for (const auto& group : metrics.comm) calls += static_cast<double>(group.calls);
+                      }
+                    },
+                    {.delay_ms = delay_ms});
     flags.pop_back();
     return std::pair(step_s, calls);
   };

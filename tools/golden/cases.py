@@ -193,6 +193,22 @@ def make_batch(case, vocab_size, seed, rows=2, length=12):
     return batch
 
 
+def moved_batch(batch, n, vocab_size):
+    """Batch n of a family with one structure: token ids moved on, padding and labels of -100 as they are.
+
+    By 13 n; from n = vocab_size on, where that repeats, by n // vocab_size more a place.
+    """
+    def moved(ids, kept):
+        place = np.arange(ids.shape[1])
+        return np.where(kept, ids, (ids + 13 * n + n // vocab_size * place) % vocab_size)
+
+    padding = batch["mask"] == 0 if "mask" in batch else np.zeros_like(batch["tokens"], dtype=bool)
+    family = {"tokens": moved(batch["tokens"], padding)}
+    if "labels" in batch:
+        family["labels"] = moved(batch["labels"], batch["labels"] == -100)
+    return {**batch, **family}
+
+
 def trace_flags(switches):
     """The switches as dsv3 trace's flags."""
     flags = [f"--balance.loss={switches.get('balance', 'none')}"]

@@ -50,6 +50,15 @@ std::string json_line(const EvalResult& eval, int64_t step, int64_t tokens) {
                      number(eval.loss), eval.targets);
 }
 
+std::string json_line(const std::vector<LayerLoad>& load, int64_t step) {
+  std::string layers;
+  for (const LayerLoad& layer : load)
+    layers += fmt::format(R"({}{{"layer":{},"max_vio":{},"dead":{},"bias_min":{},"bias_max":{}}})",
+                          layers.empty() ? "" : ",", layer.layer, number(layer.max_violation), layer.dead,
+                          number(layer.bias_min), number(layer.bias_max));
+  return fmt::format(R"({{"step":{},"load":[{}]}})", step, layers);
+}
+
 std::string step_header() {
   return fmt::format("{:>11} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8} {:>7} {:>13} {:>8}", "step", "loss", "lm",
                      "mtp", "grad", "lr", "tok/s", "memory", "worst load", "left");

@@ -33,6 +33,8 @@ struct StepMetrics {
 // bit.
 std::string json_line(const StepMetrics& metrics);
 std::string json_line(const EvalResult& eval, int64_t step, int64_t tokens);
+// Each layer's load at a step; the router biases are those after it.
+std::string json_line(const std::vector<LayerLoad>& load, int64_t step);
 
 // The aligned line that a person reads; remaining_s < 0: unknown. colour only on a terminal.
 std::string step_line(const StepMetrics& metrics, int64_t total_steps, double remaining_s);

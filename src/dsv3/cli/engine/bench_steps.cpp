@@ -25,7 +25,8 @@ Batch random_batch(const Mesh& mesh, int64_t step, int64_t vocab_size) {
   at::Tensor ids = at::empty({sequences, kLength + 1}, at::kLong);
   int64_t* data = ids.mutable_data_ptr<int64_t>();
   for (int64_t i = 0; i < ids.numel(); ++i)
-    data[i] = static_cast<int64_t>(philox_u64(static_cast<uint64_t>(mesh.rank()), static_cast<uint64_t>(step), static_cast<uint64_t>(i)) %
+    data[i] = static_cast<int64_t>(philox_u64(static_cast<uint64_t>(mesh.rank()), static_cast<uint64_t>(step),
+                                              static_cast<uint64_t>(i)) %
                                    static_cast<uint64_t>(vocab_size));
   MicroBatch micro;
   micro.tokens_BS = ids.narrow(1, 0, kLength).contiguous();
@@ -76,8 +77,8 @@ int bench_steps_command(std::vector<std::string> args) {
                seconds, losses.lm.item<double>());
     std::fflush(stdout);
   }
-  const std::vector<int64_t> memory =
-      mesh.sum(std::vector{memory_bytes("VmRSS:"), memory_bytes("VmHWM:")}, "memory");  // of all ranks together
+  const std::vector<int64_t> memory = mesh.sum(std::vector{memory_bytes("VmRSS:"), memory_bytes("VmHWM:")},
+                                               "memory");  // of all ranks together
   fmt::print(R"({{"rss_bytes":{},"peak_bytes":{}}})"
              "\n",
              memory[0], memory[1]);

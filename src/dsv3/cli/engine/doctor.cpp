@@ -25,7 +25,8 @@ double rate(Group& group, int64_t bytes, const std::function<void()>& call) {
   for (int i = 0; i < 6; ++i) {
     const auto begin = std::chrono::steady_clock::now();
     call();
-    if (i > 0) seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    if (i > 0)
+      seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   }
   std::nth_element(seconds.begin(), seconds.begin() + 2, seconds.end());
   return group.size() > 1 ? static_cast<double>(bytes) / seconds[2] : 0;
@@ -42,14 +43,15 @@ Json measure_groups(const Mesh& mesh) {
     const at::Tensor shard = at::ones({part}), full = at::ones({whole}), other = at::empty({whole});
     const SlotRows rows(static_cast<size_t>(size), part);
     const auto mb = [](double bytes_per_s) { return std::round(bytes_per_s / 1e6); };
-    out.push_back(
-        {{"group", group->name()},
-         {"ranks", size},
-         {"all_gather_MB_per_s", mb(rate(*group, kBytes, [&] { group->all_gather(full, shard, "doctor").wait(); }))},
-         {"reduce_scatter_MB_per_s",
-          mb(rate(*group, kBytes, [&] { group->reduce_scatter(shard, full, "doctor").wait(); }))},
-         {"all_to_all_MB_per_s",
-          mb(rate(*group, kBytes, [&] { group->all_to_all(other, full, rows, rows, "doctor").wait(); }))}});
+    out.push_back({{"group", group->name()},
+                   {"ranks", size},
+                   {"all_gather_MB_per_s",
+                    mb(rate(*group, kBytes, [&] { group->all_gather(full, shard, "doctor").wait(); }))},
+                   {"reduce_scatter_MB_per_s",
+                    mb(rate(*group, kBytes, [&] { group->reduce_scatter(shard, full, "doctor").wait(); }))},
+                   {"all_to_all_MB_per_s", mb(rate(*group, kBytes, [&] {
+                      group->all_to_all(other, full, rows, rows, "doctor").wait();
+                    }))}});
   }
   return out;
 }

@@ -11,6 +11,7 @@
 #include "dsv3/cli/engine/commands.h"
 #include "dsv3/cli/engine/load_model.h"
 #include "dsv3/cli/engine/ranks.h"
+#include "dsv3/cli/engine/run_log.h"
 #include "dsv3/ops/device.h"
 #include "dsv3/train/trainer.h"
 
@@ -68,13 +69,13 @@ std::string in_words(int64_t count) {
   return fmt::format("{:.1f}K", value / 1e3);
 }
 
-void initialise(Model& model, const RunConfig& run) {
+void initialise(Model& model, const RunConfig& run, RunLog& log) {
   model.initialise(run.train.seed);
   if (run.model_init.empty()) return;
   const std::filesystem::path folder = model_folder(run.model_init);
   const std::vector<int64_t> missing = model.load(folder, run.mtp.init_missing);
-  fmt::print("weights from {}, fresh optimizer{}\n", folder.string(),
-             missing.empty() ? "" : fmt::format(", {} MTP modules initialised", missing.size()));
+  log.say(fmt::format("weights from {}, fresh optimizer{}", folder.string(),
+                      missing.empty() ? "" : fmt::format(", {} MTP modules initialised", missing.size())));
 }
 
 void check_supported(const RunConfig& run) {
@@ -106,37 +107,38 @@ int train_command(std::vector<std::string> args) {
   run.check_paths();
   check_supported(run);
   const Mesh mesh = Mesh::create(run.parallel, ExecOptions::from(run).device);
-  speak_on_rank_zero(mesh);
   set_determinism(run.train.deterministic);
 
   const Loader loader(run, mesh);
   std::optional<Loader> valid;
   if (!run.data.valid.empty()) valid.emplace(run, mesh, /*valid=*/true);
   Model model(run.model, mesh, ExecOptions::from(run));
-  initialise(model, run);
+  RunLog log(mesh.rank() == 0);
+  initialise(model, run, log);
   Optimizer optimizer(model, run.optim);
   const std::filesystem::path out = run.train.out;
-  std::optional<MetricsFile> metrics_file;
+  std::optional<MetricsFile> metrics_file;  // rank 0's
   on_rank_zero(mesh, [&] {
     create_run_folder(run);
+    log.open(out / "log.txt");
     metrics_file.emplace(out / "metrics.jsonl");
   });
   auto write_metrics = [&](const std::string& line) {
     if (metrics_file) metrics_file->write(line);
   };
 
-  fmt::print("{} parameters, {} sequences of {} a step, {}, run folder {}\n",
-             in_words(num_params(run.model, true)), run.train.global_batch, run.data.seq_len, run.train.dtype,
-             out.string());
+  log.say(fmt::format("{} parameters, {} sequences of {} a step, {}, run folder {}",
+                      in_words(num_params(run.model, true)), run.train.global_batch, run.data.seq_len,
+                      run.train.dtype, out.string()));
   if (const MeshLayout& layout = mesh.layout(); layout.world() > 1)
-    fmt::print("{} ranks: {} copies of the model over {} ranks, experts over {}\n", layout.world(),
-               layout.replicate, layout.shard, layout.ep);
+    log.say(fmt::format("{} ranks: replicate {}, shard {}, ep {}", layout.world(), layout.replicate,
+                        layout.shard, layout.ep));
   Trainer trainer(run, model, optimizer, loader);
   auto evaluate_now = [&] {
     const EvalResult result = evaluate(model, *valid, run.train.micro_batch, run.eval.batches);
     write_metrics(json_line(result, trainer.state().step, trainer.state().tokens));
-    fmt::print("{:>11} held-out loss {:.4f} over {} tokens\n", trainer.state().step, result.loss,
-               result.targets);
+    log.say(fmt::format("{:>11} held-out loss {:.4f} over {} tokens", trainer.state().step, result.loss,
+                        result.targets));
   };
   std::optional<StopSignals> signals(std::in_place);
   double spent = 0;
@@ -149,24 +151,24 @@ int train_command(std::vector<std::string> args) {
         total > 0 ? spent / static_cast<double>(metrics.step) * static_cast<double>(total - metrics.step)
                   : -1;
     if (metrics.step % run.metrics.every == 0) {
-      if ((metrics.step / run.metrics.every - 1) % 20 == 0) fmt::print("{}\n", step_header());
-      fmt::print("{}\n", step_line(metrics, total, left));
-      std::fflush(stdout);
+      if ((metrics.step / run.metrics.every - 1) % 20 == 0) log.say(step_header());
+      log.say(step_line(metrics, total, left));
     }
     write_metrics(json_line(metrics));
+    if (run.metrics.load_every > 0 && metrics.step % run.metrics.load_every == 0)
+      write_metrics(json_line(metrics.load, metrics.step));
     trainer.check_progress();
     if (valid && run.eval.every > 0 && metrics.step % run.eval.every == 0 && !trainer.done()) evaluate_now();
     signal = agreed_signal(mesh);
   }
   signals.reset();
   if (!trainer.done()) {
-    if (mesh.rank() == 0)
-      fmt::print(stderr, "dsv3: stopped after step {}; nothing was saved\n", trainer.state().step);
+    log.warn(fmt::format("stopped after step {}; nothing was saved", trainer.state().step));
     return 128 + signal;
   }
   if (valid) evaluate_now();
   model.save_hf(out / "hf");
-  fmt::print("weights in {}\n", (out / "hf").string());
+  log.say(fmt::format("weights in {}", (out / "hf").string()));
   return 0;
 }
 
