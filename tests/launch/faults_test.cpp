@@ -24,7 +24,8 @@ TEST(DeadRank, IsNamedWithWhereItWas) {
     struct rlimit core = {0, 0};
     ::setrlimit(RLIMIT_CORE, &core);
     std::vector<std::string> env = ranks_of(4, "", "forever");
-    env[2] = "FAKE_2=phase:backward;enter:all_gather,block 3;err:step 1\\nstep 2\\n;touch:ready-2;forever";
+    env[2] =
+        "FAKE_2=phase:backward;enter:all_gather,block 3;beats;err:step 1\\nstep 2\\n;touch:ready-2;forever";
     Job job({"train", "--nproc", "4"}, env);
     ASSERT_TRUE(job.ready({0, 1, 2, 3}));
     const std::vector<pid_t> pids = job.pids();
@@ -72,7 +73,8 @@ TEST(DeadRank, OthersThatIgnoreSigtermAreKilled) {
 
 TEST(StoppedRank, IsNamedAtOnceAndAgainWhenItContinues) {
   std::vector<std::string> env = ranks_of(3, "", "wait:go");
-  env[1] = "FAKE_1=phase:forward;beats;touch:ready-1;wait:go";
+  // Its first beat after that takes a while.
+  env[1] = "FAKE_1=count:18;phase:forward;beat;touch:ready-1;await:18;sleep:600;beats;touch:back;wait:go";
   Job job({"train", "--nproc", "3"}, env);
   ASSERT_TRUE(job.ready({0, 1, 2}));
   const pid_t stopped = job.pids()[1];
@@ -86,10 +88,11 @@ TEST(StoppedRank, IsNamedAtOnceAndAgainWhenItContinues) {
   ::kill(stopped, SIGCONT);
   ASSERT_TRUE(job.err_has("dsv3: warning: rank 1 continues\n"));
   EXPECT_EQ(job.board().status(1).state, RankState::running);
+  ASSERT_TRUE(eventually([&] { return std::filesystem::exists(job.folders()[0] / "back"); }));
   write_file(job.folders()[0] / "go", "");
   const Result result = job.wait();
   EXPECT_EQ(result.code, 0);
-  EXPECT_EQ(count(result.err, "\n"), 2u) << "its old heartbeat is no news: " << result.err;
+  EXPECT_TRUE(result.err.ends_with("rank 1 continues\n")) << "its old heartbeat is no news: " << result.err;
 }
 
 TEST(StoppedRank, IsNamedWhenNobodyWaitsYetAndEndsWithTheJob) {
@@ -182,12 +185,30 @@ TEST(Interrupt, TwiceKills) {
 }
 
 TEST(Interrupt, ReachesStoppedRanks) {
-  Job job({"train", "--nproc", "2"}, ranks_of(2, "", "forever"));
+  std::vector<std::string> env = ranks_of(2, "", "forever");
+  env[0] = "FAKE_0=count:2;touch:ready-0;await:2;out:obeyed;exit:130";
+  Job job({"train", "--nproc", "2"}, env);
   ASSERT_TRUE(job.ready({0, 1}));
   ::kill(job.pids()[0], SIGSTOP);
   ASSERT_TRUE(job.err_has("rank 0 is stopped"));
   job.signal(SIGINT);
-  EXPECT_EQ(job.wait().code, 130);
+  const Result result = job.wait();
+  EXPECT_EQ(result.code, 130);
+  EXPECT_EQ(result.out, "obeyed");
+}
+
+// A reader of stdout that has stopped reading does not blind the launcher.
+TEST(SilentRank, IsNamedWhileStdoutIsNotRead) {
+  TempDir dir;
+  ASSERT_EQ(::mkfifo((dir / "fifo").c_str(), 0600), 0);
+  const int reader = ::open((dir / "fifo").c_str(), O_RDONLY | O_NONBLOCK);
+  Job job({"train", "--nproc", "2"},
+          {std::string("FAKE_0=") + kSteps + "0;out:x;sleep:300;letters:2000000",
+           "FAKE_1=beat;touch:ready-1;forever"},
+          dir / "fifo");
+  ASSERT_TRUE(job.ready({0, 1}));
+  EXPECT_TRUE(job.err_has("rank 1 shows no sign of life"));
+  ::close(reader);
 }
 
 // A reader of stdout that has stopped reading keeps nobody from Ctrl-C.

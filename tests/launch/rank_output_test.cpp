@@ -73,7 +73,7 @@ TEST_F(RankLinesTest, KeepsBackTheNewestError) {
 TEST_F(RankLinesTest, RemembersTheLastLines) {
   RankLines lines(1, true, outlet_);
   for (int i = 0; i < 30; ++i) lines.take(std::to_string(i) + "\n");
-  lines.take(std::string(1000, 'y') + "\n");
+  lines.take("\n" + std::string(1000, 'y') + "\n\n");
   EXPECT_EQ(lines.last_lines().size(), 20u);
   EXPECT_EQ(lines.last_lines().front(), "11");
   EXPECT_EQ(lines.last_lines().back(), std::string(400, 'y'));

@@ -46,7 +46,7 @@ void RankLines::finish() {
 
 void RankLines::line(std::string_view text) {
   if (is_stderr_) {
-    last_lines_.emplace_back(text.substr(0, kKeptBytes));
+    if (!text.empty()) last_lines_.emplace_back(text.substr(0, kKeptBytes));
     if (last_lines_.size() > kKeptLines) last_lines_.pop_front();
     if (text.starts_with("dsv3: error: ")) {
       const std::string older = std::exchange(error_, std::string(text));

@@ -46,7 +46,7 @@ class RankLines {
   // The newest error line, without a newline; "" when there is none. An older one has gone out like other
   // lines.
   const std::string& error() const { return error_; }
-  // The last lines of stderr, the error's too, each cut to kKeptBytes.
+  // The last lines of stderr that are not empty, the error's too, each cut to kKeptBytes.
   const std::deque<std::string>& last_lines() const { return last_lines_; }
 
  private:
