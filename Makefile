@@ -45,6 +45,7 @@ test-peers: build  ## against transformers: goldens made anew and compared (fetc
 bench: build   ## training speed, here and in transformers, alternating in one run
 	@tools/setup peers
 	@$(PEERS) tools/peers/bench.py
+	@$(PEERS) tools/peers/bench.py --ranks 2
 
 .PHONY: lint
 lint: setup    ## format, clang-tidy, include order, headers that compile alone
@@ -71,6 +72,7 @@ cuda: setup    ## compile and link the CUDA files (no GPU needed)
 	@tools/setup cuda
 	@$(CMAKE) --preset cuda $(CONFIGURE)
 	@ninja -C build/cuda -j$(JOBS)
+	@tools/check_cuda
 
 .PHONY: clean
 clean:         ## remove what was built; .deps stays

@@ -25,9 +25,9 @@ std::vector<Json> metrics_of(const fs::path& run) {
   return lines;
 }
 
-std::vector<std::string> train(const fs::path& out, std::vector<std::string> more = {}) {
-  std::vector<std::string> args = {"train", kRun, "--train.steps=3", "--train.global_batch=4",
-                                   "--train.out=" + out.string()};
+std::vector<std::string> train(const fs::path& out, std::vector<std::string> more = {}, int64_t steps = 3) {
+  std::vector<std::string> args = {"train", kRun, "--train.steps=" + std::to_string(steps),
+                                   "--train.global_batch=4", "--train.out=" + out.string()};
   args.insert(args.end(), more.begin(), more.end());
   return args;
 }
@@ -85,6 +85,27 @@ TEST(Ranks, TrainEvaluateAndGenerateLikeOneProcess) {
   EXPECT_EQ(text({"--nproc", "2", "--parallel.ep=2"}), text({}));
 }
 
+// The formula is tools/bytes.py, which reads config.json and the layout and shares no code with the program.
+TEST(Ranks, MoveTheBytesOfTheFormula) {
+  TempDir dir;
+  int number = 0;
+  for (const std::vector<std::string>& flags : std::vector<std::vector<std::string>>{
+           {"--parallel.shard=2", "--parallel.ep=2", "--train.dtype=bf16"},
+           {"--parallel.shard=2", "--parallel.reshard=after_forward", "--parallel.recompute=block"},
+           {"--parallel.shard=2", "--parallel.replicate=2", "--parallel.ep=2",
+            "--parallel.accumulate=unsharded", "--parallel.recompute=moe", "--parallel.reshard=never"}}) {
+    const std::string out = (dir / std::to_string(number++)).string();
+    std::vector<std::string> args = train(out, flags);
+    args.insert(args.end(), {"--nproc", flags.size() > 3 ? "4" : "2"});
+    const Result trained = start(args)->wait();
+    ASSERT_EQ(trained.code, 0) << trained.err;
+    const Result result =
+        run_program("/usr/bin/env", {"python3", std::string(DSV3_SOURCE_DIR) + "/tools/bytes.py", out});
+    EXPECT_EQ(result.code, 0) << result.out << result.err;
+    EXPECT_NE(result.out.find("3 of 3 steps"), std::string::npos) << result.out;
+  }
+}
+
 TEST(Ranks, OneErrorOneCode) {
   TempDir dir;
   fs::create_directory(dir / "full");
@@ -96,8 +117,7 @@ TEST(Ranks, OneErrorOneCode) {
   };
   expect_failure(with({}, dir / "full"), ExitCode::usage,
                  {"train.out", "is not empty"});  // rank 0 alone sees it
-  expect_failure(with({"--parallel.ep=3", "--parallel.shard=3"}, dir / "run"), ExitCode::usage,
-                 {"parallel.shard"});
+  expect_failure(with({"--parallel.shard=3"}, dir / "run"), ExitCode::usage, {"parallel.shard"});
   expect_failure(with({"--model.vocab_size=20"}, dir / "run"), ExitCode::content, {"text.bin"});
   expect_failure(with({"--parallel.ep=2", "--model.n_routed_experts=9", "--model.n_group=1",
                        "--model.topk_group=1", "--model.init="},
@@ -108,8 +128,7 @@ TEST(Ranks, OneErrorOneCode) {
 
 // A run that goes on until something happens to it, past its first steps.
 std::unique_ptr<Job> running(const TempDir& dir, std::vector<std::string> more = {}) {
-  std::vector<std::string> args =
-      train(dir / "run", {"--train.steps=1000000", "--parallel.ep=2", "--nproc", "2"});
+  std::vector<std::string> args = train(dir / "run", {"--parallel.ep=2", "--nproc", "2"}, 1000000);
   args.insert(args.end(), more.begin(), more.end());
   auto job = start(args);
   EXPECT_TRUE(eventually([&] { return metrics_of(dir / "run").size() >= 3; })) << job->err();
@@ -185,7 +204,7 @@ Result rank_of(int rank, int world, int port, const std::vector<std::string>& ar
   return dsv3(args,
               {.env = {"RANK=" + std::to_string(rank), "WORLD_SIZE=" + std::to_string(world),
                        "LOCAL_RANK=" + std::to_string(rank), "LOCAL_WORLD_SIZE=" + std::to_string(world),
-                       "MASTER_ADDR=127.0.0.1", "MASTER_PORT=" + std::to_string(port)}});
+                       "MASTER_ADDR=127.0.0.1", "OMP_NUM_THREADS=1", "MASTER_PORT=" + std::to_string(port)}});
 }
 
 TEST(Ranks, MeetAtAnAddress) {

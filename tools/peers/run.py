@@ -1,7 +1,8 @@
 """Compares dsv3 with transformers, live.
 
   run.py [--dsv3 PATH] [--seed N]     goldens made anew; dsv3 trace on every golden and on a random configuration; a
-                                      folder that dsv3 train exported, read by from_pretrained
+                                      folder that dsv3 train exported, read by from_pretrained; 20 steps on two
+                                      ranks against transformers under FSDP2
   run.py [--dsv3 PATH] NAME...        dsv3 trace on these goldens alone
 """
 
@@ -122,6 +123,31 @@ def check_export(dsv3, aside):
     return error <= LIMIT["fp32"]
 
 
+def check_fsdp2(dsv3, aside):
+    """20 steps of FSDP2 on 2 ranks against dsv3's 2 ranks: same weights, same batches."""
+    folder, steps, batch, length = ROOT / "tests" / "golden" / "trajectory", 20, 4, 32
+    ids = np.fromfile(folder / "text.bin", dtype=np.uint16).astype(np.int64)
+    starts = np.arange(steps * batch) * length
+    np.save(aside / "steps.npy", np.stack([ids[s : s + length + 1] for s in starts]).reshape(steps, batch, -1))
+    answer = subprocess.run(
+        [sys.executable, HERE / "fsdp2.py", "train", "--model", folder, "--tokens", aside / "steps.npy",
+         "--steps", str(steps), "--lr", "1e-3"], check=True, capture_output=True, text=True)
+    theirs = [json.loads(line) for line in answer.stdout.splitlines() if line.startswith("{")]
+    out = aside / "fsdp2"
+    subprocess.run(
+        [dsv3, "train", folder / "run.toml", "--nproc", "2", f"--train.steps={steps}", f"--train.global_batch={batch}",
+         "--train.micro_batch=2", "--train.dtype=fp32", "--model.num_nextn_predict_layers=0", "--balance.loss=none",
+         "--balance.gamma=0", "--schedule.gamma=[]", "--schedule.lr=[]", "--schedule.warmup_steps=0", "--optim.lr=1e-3",
+         "--optim.clip=0", f"--train.out={out}"], check=True, stdout=subprocess.DEVNULL)
+    ours = [json.loads(line) for line in open(out / "metrics.jsonl")]
+    relative = [{key: abs(a[key] - b[key]) / b[key] for key in ("loss", "grad_norm")} for a, b in zip(ours, theirs)]
+    worst = max(row["loss"] for row in relative)
+    first = relative[0]
+    print(f"fsdp2: step 1 loss {first['loss']:.2g}, gradient norm {first['grad_norm']:.2g}; "
+          f"worst loss of {len(relative)} steps {worst:.2g} (relative)")
+    return len(relative) == steps and first["loss"] <= 1e-6 and first["grad_norm"] <= 1e-5 and worst <= 0.02
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dsv3", default=str(ROOT / "build" / "release" / "bin" / "dsv3"))
@@ -140,6 +166,7 @@ def main():
             make.make("random", random_case(arguments.seed), random)
             good.append(check(arguments.dsv3, random, f"random configuration {arguments.seed}"))
             good.append(check_export(arguments.dsv3, Path(aside)))
+            good.append(check_fsdp2(arguments.dsv3, Path(aside)))
     print(f"peers: {sum(good)} of {len(good)} comparisons equal")
     sys.exit(0 if all(good) else 1)
 

@@ -1,4 +1,9 @@
 // libexec/dsv3/dsv3-engine: the commands that need tensors. bin/dsv3 execs it.
+#include <c10/util/Logging.h>
+
+#include <cstdlib>
+#include <string_view>
+
 #include "dsv3/cli/command.h"
 #include "dsv3/cli/engine/commands.h"
 
@@ -15,4 +20,9 @@ constexpr dsv3::Command kCommands[] = {
 
 }  // namespace
 
-int main(int argc, char** argv) { return dsv3::run_command(argc, argv, kCommands); }
+int main(int argc, char** argv) {
+  // libtorch's warnings about sockets stand beside an error that says the same in a sentence.
+  const char* level = std::getenv("DSV3_LOG_LEVEL");
+  if (!level || std::string_view(level) != "debug") FLAGS_caffe2_log_level = c10::GLOG_ERROR;
+  return dsv3::run_command(argc, argv, kCommands);
+}
