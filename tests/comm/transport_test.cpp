@@ -2,6 +2,7 @@
 // checks alone what it got.
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <numeric>
 #include <torch/csrc/distributed/c10d/FileStore.hpp>
 
@@ -12,6 +13,9 @@
 
 namespace dsv3 {
 namespace {
+
+// libtorch records collectives in one place of the process, without a lock: ranks as threads do without.
+[[maybe_unused]] const bool kNoRecorder = ::setenv("TORCH_FR_BUFFER_SIZE", "0", 1) == 0;
 
 // fn(transport) on `size` ranks of the named kind.
 void on_ranks(const std::string& kind, int size, const std::function<void(Transport&)>& fn) {

@@ -107,6 +107,9 @@ class Job {
  private:
   [[noreturn]] void become(std::vector<std::string>& args, const std::vector<std::string>& env) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    // A group of its own, with its parent outside: in an orphaned group (a test run without a shell) the
+    // kernel drops SIGTSTP.
+    ::setpgid(0, 0);
     for (const char* name : {"RANK", "WORLD_SIZE", "OMP_NUM_THREADS", "SLURM_STEP_NUM_TASKS"})
       ::unsetenv(name);
     for (const std::string& entry : env) ::putenv(const_cast<char*>(entry.c_str()));

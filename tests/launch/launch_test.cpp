@@ -92,7 +92,7 @@ TEST(Nproc, IsRefusedInsideAnotherLauncher) {
 }
 
 TEST(Launch, ForgetsTheNprocOfOtherCommands) {  // they say themselves that they have no such flag
-  EXPECT_EQ(run_job({"eval", "--nproc", "2"}, {"FAKE=env:RANK;args"}).out, "RANK=\n<eval><--nproc><2>");
+  EXPECT_EQ(run_job({"trace", "--nproc", "2"}, {"FAKE=env:RANK;args"}).out, "RANK=\n<trace><--nproc><2>");
 }
 
 TEST(Launch, AnEngineThatCannotStartIsNamedOnce) {

@@ -1,9 +1,10 @@
 #include "dsv3/comm/c10d.h"
 
+#include <ATen/ATen.h>
+
 #include <numeric>
 
 #include "dsv3/base/error.h"
-#include "dsv3/ops/torch_pch.h"
 
 namespace dsv3 {
 namespace {

@@ -1,12 +1,12 @@
 #include "dsv3/comm/group.h"
 
+#include <ATen/ATen.h>
 #include <c10/util/Exception.h>
 
 #include <chrono>
 
 #include "dsv3/base/error.h"
 #include "dsv3/base/philox.h"
-#include "dsv3/ops/torch_pch.h"
 
 namespace dsv3 {
 namespace {

@@ -1,8 +1,9 @@
 #include "dsv3/comm/mesh.h"
 
+#include <ATen/ATen.h>
+
 #include "dsv3/base/error.h"
 #include "dsv3/comm/rendezvous.h"
-#include "dsv3/ops/torch_pch.h"
 
 namespace dsv3 {
 namespace {

@@ -1,5 +1,6 @@
 #include "dsv3/comm/rendezvous.h"
 
+#include <ATen/ATen.h>
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -17,7 +18,6 @@
 #include "dsv3/base/error.h"
 #include "dsv3/comm/backends.h"
 #include "dsv3/comm/rank_status.h"
-#include "dsv3/ops/torch_pch.h"
 
 namespace dsv3 {
 namespace {
@@ -137,20 +137,22 @@ Mesh join(const LaunchEnv& env, const MeshLayout& layout, at::Device device, int
     throw RunError(place, "the ranks could not meet: " + printable(first_line(error)));
   }
   Mesh mesh = Mesh::from_transports(transports, device);
-  if (env.launcher == LaunchEnv::Launcher::own) {
+  // Gloo names nobody. With a board the ranks see each other; without, a rank whose collective failed says so
+  // in the store, and who is silent is the one that is missing.
+  if (env.launcher == LaunchEnv::Launcher::own)
     publish_status(mesh.log(), env.folder + "/board");
-    return mesh;
-  }
-  // Gloo names nobody. A rank whose collective failed says so; who is silent is the one that is missing.
-  mesh.log().missing = [store, env](uint64_t) -> std::string {
-    try {
-      store->set("late " + std::to_string(env.rank), std::vector<uint8_t>{1});
-      ::sleep(2);
-      return absent(store, "late ", env.world);
-    } catch (const std::exception&) {
-      return "";  // the store went with the rank that served it
-    }
-  };
+  else
+    mesh.log().missing = [store, env](uint64_t) -> std::string {
+      try {
+        store->set("late " + std::to_string(env.rank), std::vector<uint8_t>{1});
+        ::sleep(2);
+        return absent(store, "late ", env.world);
+      } catch (const std::exception&) {
+        return "";  // the store went with the rank that served it
+      }
+    };
+  // Nobody goes on, and perhaps ends with an error of its own, while others are still connecting.
+  mesh.sum(std::vector<int64_t>{1}, "rendezvous");
   return mesh;
 }
 

@@ -1,5 +1,6 @@
+#include <ATen/ATen.h>
+
 #include "dsv3/comm/transport.h"
-#include "dsv3/ops/torch_pch.h"
 
 namespace dsv3 {
 namespace {

@@ -14,7 +14,7 @@
 
 #include "dsv3/ops/embedding.h"
 #include "dsv3/ops/torch_pch.h"
-#include "dsv3/parallel/pieces.h"
+#include "dsv3/parallel/tape.h"
 
 namespace dsv3 {
 namespace {
@@ -22,20 +22,6 @@ namespace {
 using at::Tensor;
 
 constexpr size_t kReducing = 4;  // flat units whose whole gradients may be alive behind backward
-
-// What backward needs of a piece that ran.
-struct Record {
-  Piece piece;
-  std::vector<Tensor> inputs;       // leaves; their grad() is the piece's result of backward
-  Tensor output, balance;           // with graph; undefined when the piece is recomputed
-  Replay replay;                    // routing of the first pass: recomputation neither chooses nor counts
-  std::unique_ptr<Unsharded> held;  // reshard = after_backward: from forward to backward
-};
-
-struct HeadRecord {
-  Tensor hidden;       // leaf [B, S, H]
-  Tensor logp, extra;  // with graph, [T]
-};
 
 Tensor leaf(const Tensor& x) { return x.detach().requires_grad_(true); }
 
@@ -72,23 +58,6 @@ void prefetch(const Model& model, int64_t layer) {
   }
   for (FlatUnit* unit : units_of_layer(model, layer)) unit->prefetch();
 }
-
-}  // namespace
-
-struct Output::Tape {
-  struct Depth {
-    Tensor tokens_BS;
-    std::vector<Record> records;
-    HeadRecord head;
-  };
-  std::vector<std::unique_ptr<PassContext>> passes;  // stable addresses: pieces point at them
-  std::vector<Depth> depths;                         // 0: embedding … final norm; k: MTP depth k
-  std::map<int64_t, size_t> hidden_after;            // block → number of records up to it
-  size_t norm = 0;                                   // index of the final norm's record in depth 0
-  std::unique_ptr<Unsharded> shared;                 // embedding and head, first to last use
-};
-
-namespace {
 
 // The forward pass of one micro-batch. training: builds the tape and counts for balancing.
 class Forward {

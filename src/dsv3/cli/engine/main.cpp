@@ -21,8 +21,8 @@ constexpr dsv3::Command kCommands[] = {
 }  // namespace
 
 int main(int argc, char** argv) {
-  // libtorch's warnings about sockets stand beside an error that says the same in a sentence.
+  // libtorch's lines about sockets stand beside an error that says the same in a sentence.
   const char* level = std::getenv("DSV3_LOG_LEVEL");
-  if (!level || std::string_view(level) != "debug") FLAGS_caffe2_log_level = c10::GLOG_ERROR;
+  if (!level || std::string_view(level) != "debug") FLAGS_caffe2_log_level = c10::GLOG_FATAL;
   return dsv3::run_command(argc, argv, kCommands);
 }
