@@ -1,12 +1,17 @@
 #include "own_groups.h"
 
+#include <dsv3/base/error.h>
+
 #include <cstdlib>
 #include <torch/csrc/distributed/c10d/FileStore.hpp>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
 dsv3::Mesh own_groups(const char* path) {
-  const int rank = std::atoi(std::getenv("RANK")), world = std::atoi(std::getenv("WORLD_SIZE"));
+  const char *rank_text = std::getenv("RANK"), *world_text = std::getenv("WORLD_SIZE");
+  const int rank = rank_text ? std::atoi(rank_text) : 0, world = world_text ? std::atoi(world_text) : 0;
+  if (world < 2 || world % 2 != 0 || rank < 0 || rank >= world)
+    throw dsv3::UsageError("WORLD_SIZE", "has to be even, and RANK below it", "start every rank with both");
   auto store = c10::make_intrusive<c10d::FileStore>(path, world);
   // The group of every `step`-th rank from `first` on, `size` of them.
   auto group = [&](const std::string& name, int first, int step, int size) {

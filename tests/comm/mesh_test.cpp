@@ -176,7 +176,6 @@ TEST(Mesh, SumsAndRefusesAnotherOrder) {
 }
 
 TEST(Mesh, ContradictingGroupsAreRefused) {
-  test::run_ranks({.replicate = 1, .shard = 2, .ep = 2}, [](const Mesh&) {});
   auto single = single_transport();
   auto hub = std::make_shared<test::Hub>(2, test::RankOptions{});
   auto two = std::make_shared<test::HubTransport>(hub, 0);

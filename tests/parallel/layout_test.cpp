@@ -170,6 +170,86 @@ TEST_P(Layouts, SurviveChaos) {
   for (const auto& [name, tensor] : calm.weights) EXPECT_TRUE(chaos.weights.at(name).equal(tensor)) << name;
 }
 
+// One rank's loss is NaN: all skip alike, nothing moves, and the next step is as if that one had not been.
+TEST(Skip, ANaNOnOneRankSkipsOnAll) {
+  const RunConfig run =
+      trajectory_run({"model.init=", "train.global_batch=4", "parallel.shard=4", "parallel.ep=2"});
+  std::vector<std::vector<Tensor>> after(4);
+  test::run_ranks({.replicate = 1, .shard = 4, .ep = 2}, [&](const Mesh& mesh) {
+    Training training(run, mesh);
+    training.trainer.step();
+    const auto before = test::weights(training.model);
+    const Batch batch = training.loader.at(4, 4);
+    Step step = training.model.begin_step(batch);
+    for (const MicroBatch& micro : batch.micro) {
+      Output output = step.forward(micro);
+      const Tensor loss = standard_loss(output, step.counts(), {.mtp_lambda = 0.3}).total;
+      (mesh.rank() == 2 ? loss * std::numeric_limits<double>::quiet_NaN() : loss).backward();
+      step.backward(std::move(output));
+    }
+    const StepInfo info = training.optimizer.step(step.finish(), 1e-2, 1e-2);
+    EXPECT_TRUE(info.skipped);
+    EXPECT_TRUE(test::all_equal(test::weights(training.model), before));
+    EXPECT_EQ(training.optimizer.updates(), 1);
+    training.trainer.step();
+    after[mesh.rank()] = test::weights(training.model);
+  });
+  test::run_ranks({.replicate = 1, .shard = 4, .ep = 2}, [&](const Mesh& mesh) {
+    Training training(run, mesh);
+    training.trainer.step();
+    training.trainer.step();
+    EXPECT_TRUE(test::all_equal(test::weights(training.model), after[mesh.rank()]));
+  });
+}
+
+// An error in the middle of a step: after abort_step() the model trains on as if the step had not begun.
+TEST(AbortStep, LeavesAModelThatTrainsOn) {
+  const RunConfig run = trajectory_run({"model.init=", "train.global_batch=4", "parallel.shard=2"});
+  test::run_ranks({.replicate = 1, .shard = 2, .ep = 1}, [&](const Mesh& mesh) {
+    Training training(run, mesh), other(run, mesh);
+    const Batch batch = training.loader.at(0, 4);
+    {
+      Step step = training.model.begin_step(batch);
+      Output first = step.forward(batch.micro[0]);
+      standard_loss(first, step.counts(), {}).total.backward();
+      step.backward(std::move(first));
+      const Output second = step.forward(batch.micro[1]);
+      training.model.abort_step();
+    }
+    for (int i = 0; i < 2; ++i) EXPECT_EQ(training.trainer.step().loss, other.trainer.step().loss);
+    EXPECT_TRUE(test::all_equal(test::weights(training.model), test::weights(other.model)));
+  });
+}
+
+// A step that is given up with its gradients whole leaves nothing to the next one.
+TEST(AbortStep, ASkippedStepLeavesNoGradientBehind) {
+  const RunConfig run = trajectory_run(
+      {"model.init=", "train.global_batch=4", "parallel.shard=2", "parallel.accumulate=unsharded"});
+  test::run_ranks({.replicate = 1, .shard = 2, .ep = 1}, [&](const Mesh& mesh) {
+    Training training(run, mesh), other(run, mesh);
+    const Batch batch = training.loader.at(0, 4);
+    {
+      Step step = training.model.begin_step(batch);
+      Output output = step.forward(batch.micro[0]);
+      standard_loss(output, step.counts(), {}).total.backward();
+      step.backward(std::move(output));
+    }
+    EXPECT_EQ(training.trainer.step().grad_norm, other.trainer.step().grad_norm);
+  });
+}
+
+// Its weights would stay those of before the update, in some layouts and not in others.
+TEST(Leaves, AnOutputThatOutlivesItsStepIsRefused) {
+  Training training(trajectory_run());
+  const Batch batch = training.loader.at(0, 1);
+  Step step = training.model.begin_step(batch);
+  Output kept = step.forward(batch.micro[0]);
+  const StepResult result = step.finish();
+  EXPECT_THROW(training.optimizer.step(result, 1e-3, 0), std::logic_error);
+  kept = {};
+  training.optimizer.step(result, 1e-3, 0);
+}
+
 INSTANTIATE_TEST_SUITE_P(Mesh, Layouts, testing::ValuesIn(cases()),
                          [](const auto& info) { return std::string(info.param.name); });
 

@@ -18,9 +18,16 @@
 
 namespace dsv3::test {
 
+// One network for all groups: a collective at a time.
+struct Channel {
+  std::mutex mutex;
+  std::chrono::steady_clock::time_point busy_until;
+};
+
 struct RankOptions {
-  double delay_ms = 0;  // that a group's channel is busy with each collective
+  double delay_ms = 0;  // that the channel is busy with each collective
   bool chaos = false;
+  std::shared_ptr<Channel> channel = std::make_shared<Channel>();
 };
 
 // One group of thread ranks. Each collective is kept until every rank has taken its result.
@@ -45,9 +52,11 @@ class Hub {
     call.inputs[rank] = input.clone();
     call.send[rank] = send;
     if (++call.joined == size_) {
-      busy_until_ = std::max(busy_until_, std::chrono::steady_clock::now()) +
-                    std::chrono::microseconds(static_cast<int64_t>(options_.delay_ms * 1000));
-      call.ready = busy_until_;
+      std::lock_guard channel(options_.channel->mutex);
+      auto& busy_until = options_.channel->busy_until;
+      busy_until = std::max(busy_until, std::chrono::steady_clock::now()) +
+                   std::chrono::microseconds(static_cast<int64_t>(options_.delay_ms * 1000));
+      call.ready = busy_until;
     }
     changed_.notify_all();
     return number;
@@ -82,7 +91,6 @@ class Hub {
   std::condition_variable changed_;
   std::vector<uint64_t> next_;
   std::map<uint64_t, Call> calls_;
-  std::chrono::steady_clock::time_point busy_until_;
   bool failed_ = false;
 };
 

@@ -2,7 +2,7 @@
 
   run.py [--dsv3 PATH] [--seed N]     goldens made anew; dsv3 trace on every golden and on a random configuration; a
                                       folder that dsv3 train exported, read by from_pretrained; 20 steps on two
-                                      ranks against transformers under FSDP2
+                                      ranks against transformers under FSDP2; two ranks started by torchrun
   run.py [--dsv3 PATH] NAME...        dsv3 trace on these goldens alone
 """
 
@@ -148,6 +148,23 @@ def check_fsdp2(dsv3, aside):
     return len(relative) == steps and first["loss"] <= 1e-6 and first["grad_norm"] <= 1e-5 and worst <= 0.02
 
 
+def check_torchrun(dsv3, aside):
+    """torchrun's own agent and store start two ranks; equal to --nproc 2 to the last digit."""
+    flags = ["train", ROOT / "tests" / "golden" / "trajectory" / "run.toml", "--train.steps=3", "--train.global_batch=4",
+             "--parallel.ep=2"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--no-python", "--nnodes=1", "--nproc-per-node=2",
+                "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
+    runs = {"torchrun": [*torchrun, dsv3, *flags], "nproc": [dsv3, *flags, "--nproc", "2"]}
+    lines = {}
+    for name, command in runs.items():
+        subprocess.run([*map(str, command), f"--train.out={aside}/{name}"], check=True, stdout=subprocess.DEVNULL)
+        rows = [json.loads(line) for line in open(aside / name / "metrics.jsonl")]
+        lines[name] = [{k: v for k, v in row.items() if not k.endswith("_s") and k != "mem_bytes"} for row in rows]
+    equal = len(lines["nproc"]) == 3 and lines["torchrun"] == lines["nproc"]
+    print(f"torchrun: {'equal to' if equal else 'differs from'} --nproc 2")
+    return equal
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dsv3", default=str(ROOT / "build" / "release" / "bin" / "dsv3"))
@@ -167,6 +184,7 @@ def main():
             good.append(check(arguments.dsv3, random, f"random configuration {arguments.seed}"))
             good.append(check_export(arguments.dsv3, Path(aside)))
             good.append(check_fsdp2(arguments.dsv3, Path(aside)))
+            good.append(check_torchrun(arguments.dsv3, Path(aside)))
     print(f"peers: {sum(good)} of {len(good)} comparisons equal")
     sys.exit(0 if all(good) else 1)
 

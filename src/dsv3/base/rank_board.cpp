@@ -254,7 +254,8 @@ std::string missing_ranks(const RankBoard& board, uint64_t sequence) {
   size_t missing = 0;
   for (int rank = 0; rank < board.ranks(); ++rank) {
     const RankStatus status = board.status(rank);
-    const bool stuck_in_it = status.sequence == sequence && status.in_collective && !shows_life(status, now);
+    // Several may be under way: one that is in a later collective may be in this one, too.
+    const bool stuck_in_it = status.in_collective && !shows_life(status, now);
     if (status.sequence >= sequence && !stuck_in_it) continue;
     if (++missing <= kNamed)
       named.push_back(fmt::format("rank {} ({})", rank, why_missing(status, sequence, now)));

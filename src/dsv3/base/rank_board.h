@@ -88,8 +88,8 @@ std::string place(const RankStatus& status);
 bool shows_life(const RankStatus& status, int64_t now_ms);
 
 // Who keeps collective `sequence` from completing: those that have not entered it, and those that are in it
-// and show no life. "rank 2 (in forward, after all_gather of block 3, not yet in collective 41) and rank 3
-// (stopped)". Empty when nobody does.
+// or a later one and show no life. "rank 2 (in forward, after all_gather of block 3, not yet in collective
+// 41) and rank 3 (stopped)". Empty when nobody does.
 std::string missing_ranks(const RankBoard& board, uint64_t sequence);
 
 }  // namespace dsv3

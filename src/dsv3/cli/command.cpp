@@ -25,7 +25,8 @@ void print_help(std::span<const Command> commands) {
   for (const Command& command : commands)
     if (*command.summary) fmt::print("  {:{}}  {}\n", command.name, width, command.summary);
   fmt::print(
-      "\n  COMMAND --help       a command's arguments\n  --version            the version\n"
+      "\n  COMMAND --nproc N    train, eval, generate, doctor: N ranks on this machine\n"
+      "  COMMAND --help       a command's arguments\n  --version            the version\n"
       "  --log-level LEVEL    error, warn, info or debug\n");
 }
 

@@ -33,7 +33,7 @@ std::shared_ptr<Transport> GroupFactory::form(const std::string& name, const std
   auto store = c10::make_intrusive<c10d::PrefixStore>(name + " " + std::to_string(ranks.front()), store_);
   const auto rank = static_cast<int>(std::find(ranks.begin(), ranks.end(), env_.rank) - ranks.begin());
   const auto size = static_cast<int>(ranks.size());
-  return c10d_transport(device_.is_cuda() ? registered()(store, rank, size, timeout_)
+  return c10d_transport(device_.is_cuda() ? registered()(store, rank, size, env_.local_rank, timeout_)
                                           : make_gloo(store, rank, size, env_.one_host(), timeout_));
 }
 

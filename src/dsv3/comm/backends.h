@@ -32,7 +32,8 @@ c10::intrusive_ptr<c10d::Backend> make_gloo(const c10::intrusive_ptr<c10d::Store
 
 // Set by comm/cuda/nccl.cpp when that file is linked.
 using MakeNccl = c10::intrusive_ptr<c10d::Backend> (*)(const c10::intrusive_ptr<c10d::Store>& store, int rank,
-                                                       int size, std::chrono::milliseconds timeout);
+                                                       int size, int local_rank,
+                                                       std::chrono::milliseconds timeout);
 bool register_nccl(MakeNccl make);
 
 }  // namespace dsv3

@@ -117,6 +117,19 @@ Mesh mesh_from_groups(const CallerGroups& groups, at::Device device) {
   auto transport = [](const c10::intrusive_ptr<c10d::Backend>& backend) {
     return backend ? c10d_transport(backend) : single_transport();
   };
+  // Sizes may agree where members don't: then ranks with different experts would share one buffer.
+  auto same_place = [&](const char* what, const c10::intrusive_ptr<c10d::Backend>& of,
+                        const c10::intrusive_ptr<c10d::Backend>& over) {
+    if (!over || over->getSize() == 1) return;
+    const at::Tensor sum = at::full({1}, of->getRank(), at::TensorOptions().dtype(at::kLong).device(device));
+    c10d_transport(over)->all_reduce(sum)->wait();
+    if (sum.item<int64_t>() != int64_t{of->getRank()} * over->getSize())
+      throw UsageError("CallerGroups", what);
+  };
+  same_place("the ranks of expert_data have different places in their expert groups", groups.expert,
+             groups.expert_data);
+  same_place("the ranks of replicate have different places in their data groups", groups.data,
+             groups.replicate);
   return Mesh::from_transports({.world = transport(groups.world ? groups.world : groups.data),
                                 .data = transport(groups.data),
                                 .replicate = transport(groups.replicate),

@@ -11,9 +11,9 @@ c10::intrusive_ptr<c10d::Backend> make_gloo(const c10::intrusive_ptr<c10d::Store
   using Gloo = c10d::ProcessGroupGloo;
   auto options = Gloo::Options::create(timeout);
   const char* interface = std::getenv("GLOO_SOCKET_IFNAME");
-  options->devices.push_back(interface && *interface ? Gloo::createDeviceForInterface(interface)
-                             : one_host              ? Gloo::createDeviceForHostname("127.0.0.1")
-                                                     : Gloo::createDefaultDevice());
+  options->devices.push_back(one_host                  ? Gloo::createDeviceForHostname("127.0.0.1")
+                             : interface && *interface ? Gloo::createDeviceForInterface(interface)
+                                                       : Gloo::createDefaultDevice());
   return c10::make_intrusive<Gloo>(store, rank, size, options);
 }
 

@@ -1,9 +1,9 @@
 #include "dsv3/comm/group.h"
 
 #include <ATen/ATen.h>
-#include <c10/util/Exception.h>
 
 #include <chrono>
+#include <utility>
 
 #include "dsv3/base/error.h"
 #include "dsv3/base/philox.h"
@@ -13,42 +13,52 @@ namespace {
 
 int64_t bytes_of(const at::Tensor& x) { return x.numel() * static_cast<int64_t>(x.element_size()); }
 
-// The first line of what a transport said, without libtorch's call stack.
-std::string reason(const std::exception& error) {
-  const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
-  const std::string text = torch_error ? torch_error->what_without_backtrace() : error.what();
-  return text.substr(0, text.find('\n'));
-}
+using Kind = EventKind;
 
 }  // namespace
 
-Work::~Work() {
+Work& Work::operator=(Work&& other) noexcept {
+  if (this == &other) return *this;
+  drop();
+  pending_ = std::move(other.pending_);
+  held_ = std::move(other.held_);
+  group_ = other.group_;
+  operation_ = other.operation_;
+  unit_ = std::move(other.unit_);
+  sequence_ = other.sequence_;
+  return *this;
+}
+
+void Work::drop() noexcept {
   if (!pending_) return;
   try {
-    pending_->wait();
+    wait();
   } catch (...) {  // the error of the call that made this one pointless is on its way already
   }
 }
 
+void Work::tell(Kind kind) const {
+  const CollectiveLog& log = *group_->log_;
+  if (log.observer) log.observer({kind, group_->name_, operation_, unit_, sequence_});
+}
+
 void Work::wait() {
   if (!pending_) return;
-  using Kind = CollectiveLog::Event::Kind;
-  CollectiveLog& log = *group_->log_;
-  if (log.observer) log.observer({Kind::wait, group_->name_, operation_, unit_, sequence_});
+  tell(Kind::wait);
   const auto begin = std::chrono::steady_clock::now();
+  const std::unique_ptr<Pending> pending = std::move(pending_);
   try {
-    pending_->wait();
+    pending->wait();
   } catch (const std::exception& error) {
-    pending_.reset();
+    const CollectiveLog& log = *group_->log_;
     const std::string missing = log.missing ? log.missing(sequence_) : "";
     throw RunError("rank " + std::to_string(log.rank),
                    std::string(operation_) + " of " + unit_ + " in group " + group_->name_ + " failed: " +
-                       (missing.empty() ? "" : "missing " + missing + ": ") + printable(reason(error)));
+                       (missing.empty() ? "" : "missing " + missing + ": ") + transport_error(error));
   }
-  pending_.reset();
   held_.clear();
   group_->counters_.wait_s += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  if (log.observer) log.observer({Kind::done, group_->name_, operation_, unit_, sequence_});
+  tell(Kind::done);
 }
 
 Group::Group(std::string name, std::shared_ptr<Transport> transport, std::shared_ptr<CollectiveLog> log)
@@ -69,12 +79,11 @@ Work Group::start(const char* operation, std::string_view unit, const at::Tensor
     work.sequence_ = ++log_->issued;
     log_->order_hash = hash_name(std::to_string(log_->order_hash) + '|' + name_ + '|' + operation + '|' +
                                  work.unit_ + '|' + std::to_string(agreed));
-    if (log_->observer)
-      log_->observer({CollectiveLog::Event::Kind::issue, name_, operation, work.unit_, work.sequence_});
+    if (log_->observer) log_->observer({Kind::issue, name_, operation, work.unit_, work.sequence_});
   }
   at::NoGradGuard no_grad;
   work.pending_ = start();
-  if (size() == 1) work.pending_.reset();  // a copy, and done
+  if (size() == 1) std::exchange(work.pending_, nullptr)->wait();  // a copy, and done
   return work;
 }
 

@@ -18,6 +18,7 @@ struct GroupCounters {
   double wait_s = 0;  // in Work::wait
 };
 
+enum class EventKind { issue, wait, done, phase };
 struct CollectiveLog;
 class Group;
 
@@ -26,8 +27,9 @@ class Work {
  public:
   Work() = default;  // nothing under way
   Work(Work&&) noexcept = default;
-  Work& operator=(Work&&) noexcept = default;
-  ~Work();  // of a collective that was never waited for: waits, drops its error
+  // A collective that was never waited for is waited for here, and its error dropped.
+  Work& operator=(Work&& other) noexcept;
+  ~Work() { drop(); }
 
   // RunError naming the operation, the unit, the group and who is missing. Nothing to do the second time.
   void wait();
@@ -35,6 +37,9 @@ class Work {
 
  private:
   friend class Group;
+  void drop() noexcept;
+  void tell(EventKind kind) const;
+
   std::unique_ptr<Pending> pending_;
   std::vector<at::Tensor> held_;  // what the transport reads and writes
   Group* group_ = nullptr;
@@ -84,7 +89,8 @@ struct CollectiveLog {
 
   // For tests and for the status board of a run; called on the issuing thread.
   struct Event {
-    enum class Kind { issue, wait, done, phase } kind;
+    using Kind = EventKind;
+    Kind kind;
     // A phase has its name as operation: "forward".
     std::string_view group, operation, unit;
     uint64_t sequence;

@@ -107,6 +107,15 @@ LaunchEnv LaunchEnv::read() {
     if (env.world == 1) return env;
     read_pair("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE", env.local_rank, env.local_world);
     meet(env, "mpi-" + safe(text("PMIX_NAMESPACE").value_or(std::to_string(::getppid()))));
+  } else if (text("SLURM_STEP_NUM_TASKS") && text("SLURM_PROCID") && text("SLURM_LOCALID")) {
+    // Not SLURM_NTASKS: a batch script has it too, and is no rank.
+    env.launcher = Launcher::srun;
+    read_pair("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", env.rank, env.world);
+    if (env.world == 1) return env;
+    env.local_rank = number("SLURM_LOCALID", 0, kMaxWorld);
+    env.local_world = text("SLURM_STEP_NUM_NODES") == "1" ? env.world : 0;
+    meet(env, "slurm-" + safe(text("SLURM_JOB_ID").value_or("0") + "." + text("SLURM_STEP_ID").value_or("0") +
+                              "." + text("SLURM_RESTART_COUNT").value_or("0")));
   } else if (text("PMI_SIZE")) {
     env.launcher = Launcher::mpirun;
     read_pair("PMI_RANK", "PMI_SIZE", env.rank, env.world);
@@ -116,16 +125,10 @@ LaunchEnv LaunchEnv::read() {
     else
       env.local_world = 0;
     meet(env, "pmi-" + std::to_string(::getppid()));
-  } else if (text("SLURM_STEP_NUM_TASKS") && text("SLURM_PROCID") && text("SLURM_LOCALID")) {
-    // Not SLURM_NTASKS: a batch script has it too, and is no rank.
-    env.launcher = Launcher::srun;
-    read_pair("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", env.rank, env.world);
-    if (env.world == 1) return env;
-    env.local_rank = number("SLURM_LOCALID", 0, kMaxWorld);
-    env.local_world = text("SLURM_STEP_NUM_NODES") == "1" ? env.world : 0;
-    meet(env,
-         "slurm-" + safe(text("SLURM_JOB_ID").value_or("0") + "." + text("SLURM_STEP_ID").value_or("0")));
   }
+  if (env.local_world > env.world)
+    throw UsageError("local ranks", "are " + std::to_string(env.local_world) + ", the world has " +
+                                        std::to_string(env.world));
   return env;
 }
 

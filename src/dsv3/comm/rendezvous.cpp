@@ -10,7 +10,9 @@
 
 #include <cerrno>
 #include <cstring>
+#include <future>
 #include <numeric>
+#include <thread>
 #include <torch/csrc/distributed/c10d/FileStore.hpp>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
@@ -34,9 +36,7 @@ void private_folder(const std::string& folder) {
     throw RunError(folder, "is not a folder that only this user can enter", "remove it");
 }
 
-bool is_loopback(const std::string& host) {
-  return host == "localhost" || host == "::1" || host.starts_with("127.");
-}
+bool is_loopback(const std::string& host) { return host == "localhost" || host == "127.0.0.1"; }
 
 // A socket that listens on 127.0.0.1 alone: TCPStore's own listens on every address.
 int listen_on_loopback(int port) {
@@ -81,16 +81,13 @@ std::string absent(const StorePtr& store, const std::string& key, int world) {
   return names;
 }
 
-std::string first_line(const std::exception& error) {
-  const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
-  const std::string text = torch_error ? torch_error->what_without_backtrace() : error.what();
-  return text.substr(0, text.find('\n'));
-}
-
 // Every rank shows itself and what it is part of; two jobs that meet at one port see each other here.
 void meet(const StorePtr& store, const LaunchEnv& env, const MeshLayout& layout, const std::string& place) {
   const std::string mine = "world " + std::to_string(env.world) + " replicate " +
                            std::to_string(layout.replicate) + " ep " + std::to_string(layout.ep);
+  if (store->add("came " + std::to_string(env.rank), 1) > 1)
+    throw RunError(place, "rank " + std::to_string(env.rank) + " came twice",
+                   "two jobs share this place, or RANK is exported to all ranks");
   store->set("rank " + std::to_string(env.rank), std::vector<uint8_t>(mine.begin(), mine.end()));
   for (int rank = 0; rank < env.world; ++rank) {
     const std::string key = "rank " + std::to_string(rank);
@@ -107,6 +104,23 @@ void meet(const StorePtr& store, const LaunchEnv& env, const MeshLayout& layout,
                          printable(std::string(theirs.begin(), theirs.end())) + "', this rank '" + mine + "'",
                      "two jobs share this place");
   }
+}
+
+// Says in the store that a collective failed here, and names who does not say so within two seconds. On a
+// thread of its own: the link to the store may be what was cut, and a store then waits without end.
+std::string silent_ranks(const StorePtr& store, const LaunchEnv& env) {
+  const auto answer = std::make_shared<std::promise<std::string>>();
+  std::future<std::string> names = answer->get_future();
+  std::thread([store, env, answer] {
+    try {
+      store->set("late " + std::to_string(env.rank), std::vector<uint8_t>{1});
+      std::this_thread::sleep_for(std::chrono::seconds(2));
+      answer->set_value(absent(store, "late ", env.world));
+    } catch (const std::exception&) {
+      answer->set_value("");  // the store went with the rank that served it
+    }
+  }).detach();
+  return names.wait_for(std::chrono::seconds(4)) == std::future_status::ready ? names.get() : "";
 }
 
 }  // namespace
@@ -134,7 +148,7 @@ Mesh join(const LaunchEnv& env, const MeshLayout& layout, at::Device device, int
   } catch (const Error&) {
     throw;
   } catch (const std::exception& error) {
-    throw RunError(place, "the ranks could not meet: " + printable(first_line(error)));
+    throw RunError(place, "the ranks could not meet: " + transport_error(error));
   }
   Mesh mesh = Mesh::from_transports(transports, device);
   // Gloo names nobody. With a board the ranks see each other; without, a rank whose collective failed says so
@@ -142,15 +156,7 @@ Mesh join(const LaunchEnv& env, const MeshLayout& layout, at::Device device, int
   if (env.launcher == LaunchEnv::Launcher::own)
     publish_status(mesh.log(), env.folder + "/board");
   else
-    mesh.log().missing = [store, env](uint64_t) -> std::string {
-      try {
-        store->set("late " + std::to_string(env.rank), std::vector<uint8_t>{1});
-        ::sleep(2);
-        return absent(store, "late ", env.world);
-      } catch (const std::exception&) {
-        return "";  // the store went with the rank that served it
-      }
-    };
+    mesh.log().missing = [store, env](uint64_t) { return silent_ranks(store, env); };
   // Nobody goes on, and perhaps ends with an error of its own, while others are still connecting.
   mesh.sum(std::vector<int64_t>{1}, "rendezvous");
   return mesh;

@@ -1,5 +1,6 @@
 #include <ATen/ATen.h>
 
+#include "dsv3/base/error.h"
 #include "dsv3/comm/transport.h"
 
 namespace dsv3 {
@@ -36,6 +37,12 @@ class SingleTransport : public Transport {
 };
 
 }  // namespace
+
+std::string transport_error(const std::exception& error) {
+  const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
+  const std::string text = torch_error ? torch_error->what_without_backtrace() : error.what();
+  return printable(text.substr(0, text.find('\n')), 400);
+}
 
 std::shared_ptr<Transport> single_transport() { return std::make_shared<SingleTransport>(); }
 

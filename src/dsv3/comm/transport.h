@@ -5,7 +5,9 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <exception>
 #include <memory>
+#include <string>
 #include <vector>
 
 namespace dsv3 {
@@ -39,6 +41,9 @@ class Transport {
   virtual std::unique_ptr<Pending> all_to_all(const at::Tensor& out, const at::Tensor& in,
                                               const SlotRows& recv, const SlotRows& send) = 0;
 };
+
+// The first line of what a transport said, printable, without libtorch's call stack.
+std::string transport_error(const std::exception& error);
 
 // A group of one: copies.
 std::shared_ptr<Transport> single_transport();

@@ -78,6 +78,11 @@ void Optimizer::update(Moments& moments, const FlatUnit::Range& range, double lr
 StepInfo Optimizer::step(const StepResult& result, double lr, double gamma, bool loss_finite) {
   at::NoGradGuard no_grad;
   model_.mesh().phase("optimizer");
+  for (const auto& unit : model_.flat_units())
+    if (unit->in_use())
+      throw std::logic_error(
+          "Optimizer::step: " + unit->name() +
+          " is unsharded still: an Output of this step was neither given to backward nor dropped");
   StepInfo info;
   info.grad_norm = gradient_norm(*result.model);
   // Copies of the model hold equal gradients; the callers' verdicts on the loss may differ.

@@ -27,7 +27,7 @@ class Optimizer {
  private:
   struct Moments {
     FlatUnit* unit;
-    at::Tensor first, second;  // of the trainable part
+    at::Tensor first, second;  // of the shard
   };
   void update(Moments& moments, const FlatUnit::Range& range, double lr);
 

@@ -89,6 +89,10 @@ void FlatUnit::reshard() {
 
 void FlatUnit::zero_grad() {
   wait_grad();
+  if (full_grad_.defined()) {  // of a step that was given up
+    point_grad(at::Tensor());
+    full_grad_ = at::Tensor();
+  }
   grad_.zero_();
   grad_is_zero_ = true;
 }
@@ -100,12 +104,13 @@ void FlatUnit::open_grad() {
   point_grad(full_grad_);
 }
 
-void FlatUnit::reduce_grad() {
-  if (!full_grad_.defined() || reduce_) return;
+bool FlatUnit::reduce_grad() {
+  if (!full_grad_.defined() || reduce_) return false;
   point_grad(at::Tensor());
   // The first sum of a step needs nothing beside it.
   reduced_ = grad_is_zero_ ? grad_ : at::empty_like(grad_);
   reduce_ = options_.shard->reduce_scatter(reduced_, full_grad_, options_.name);
+  return true;
 }
 
 void FlatUnit::wait_grad() {

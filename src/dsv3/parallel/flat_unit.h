@@ -55,7 +55,9 @@ class FlatUnit {
   bool trainable() const { return options_.trainable; }
   std::deque<Slot>& slots() { return slots_; }
   const std::vector<Piece>& pieces() const { return pieces_; }
-  const std::vector<Range>& ranges() const { return ranges_; }  // covers the pieces, without the padding
+  const std::vector<Range>& ranges() const {
+    return ranges_;
+  }  // covers the pieces, and what lies between them
 
   at::Tensor& master() { return master_; }  // flat, this rank's shard
   at::Tensor& grad() { return grad_; }    // flat, of the shard; empty when frozen. Whole after finish_grad()
@@ -66,14 +68,17 @@ class FlatUnit {
   void prefetch();
   void unshard();
   void reshard();
-  bool is_sharded() const { return !gathered_.defined(); }
+  // False also while the all-gather is under way. A unit whose master is its compute buffer counts as
+  // sharded.
+  bool is_sharded() const { return !gathered_.defined() || is_master(gathered_); }
+  bool in_use() const { return uses_ > 0; }
 
   // Gradient of one step: zero_grad() first; open_grad() before a backward pass that adds to Param::grad;
   // reduce_grad() starts the sum over the group into the shard, which ends in finish_grad() or before the
   // next open_grad(); finish_grad() also sums over the replicas, once a step.
   void zero_grad();
   void open_grad();
-  void reduce_grad();
+  bool reduce_grad();  // false: nothing to do
   void wait_grad();
   void finish_grad();
 

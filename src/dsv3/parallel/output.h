@@ -18,7 +18,7 @@ struct ForwardOptions {
 };
 
 // The leaves that a loss is written on: after loss.backward() their grad() is what Step::backward reads; an
-// undefined grad is zero. Several may be alive at once.
+// undefined grad is zero. Several may be alive at once, none beyond the step: it keeps weights unsharded.
 struct Output {
   struct Depth {
     at::Tensor logp_BS;     // log-probability of the target, at least fp32; 0 where the target is −100

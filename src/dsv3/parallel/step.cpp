@@ -21,7 +21,9 @@ namespace {
 
 using at::Tensor;
 
-constexpr size_t kReducing = 4;  // flat units whose whole gradients may be alive behind backward
+// Flat units whose reduction may be under way behind backward. Each holds its whole gradient and, on Gloo, as
+// much again for what it receives.
+constexpr size_t kReducing = 4;
 
 Tensor leaf(const Tensor& x) { return x.detach().requires_grad_(true); }
 
@@ -335,10 +337,8 @@ void Step::backward(Output&& output) {
 // finish().
 void Step::close_grad(const std::vector<FlatUnit*>& units) {
   if (model_->exec().accumulate == Accumulate::unsharded) return;
-  for (FlatUnit* unit : units) {
-    unit->reduce_grad();
-    reducing_.push_back(unit);
-  }
+  for (FlatUnit* unit : units)
+    if (unit->reduce_grad()) reducing_.push_back(unit);
   while (reducing_.size() > kReducing) {
     reducing_.front()->wait_grad();
     reducing_.pop_front();

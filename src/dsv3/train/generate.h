@@ -60,7 +60,8 @@ struct GenerateOptions {
 // tokens_BS: int64, S of 1 or more; mask_BS: bool or int64, 0 = padding, which has to be on the left; or
 // undefined. Returns the new tokens alone, [B, at most max_new_tokens]: it ends when every row has ended, and
 // behind a row's eos stands eos. A row's tokens depend on its own prompt, the seed and the row's number,
-// never on the padding. UsageError for a prompt that is empty or padded on the right; RunError when the model
+// never on the padding. Holds the main model unsharded while it runs (of the experts this rank's part). Every
+// rank gets the same tokens. UsageError for a prompt that is empty or padded on the right; RunError when the model
 // gives a logit that is not finite.
 at::Tensor generate(Model& model, const at::Tensor& tokens_BS, const at::Tensor& mask_BS,
                     const GenerateOptions& options);

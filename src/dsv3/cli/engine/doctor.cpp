@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <filesystem>
+#include <thread>
 
 #include "dsv3/base/json.h"
 #include "dsv3/cli/command.h"
@@ -88,8 +89,10 @@ int doctor_command(std::vector<std::string> args) {
   Json problems = Json::array();
   if (chunks < at::get_num_threads())
     problems.push_back("at::parallel_for runs serially: the build lacks -fopenmp");
-  if (at::get_num_threads() == 1)
-    problems.push_back("one thread only: set OMP_NUM_THREADS to the number of cores");
+  if (const auto cores = std::thread::hardware_concurrency();
+      at::get_num_threads() * mesh.world_size() < static_cast<int>(cores))
+    problems.push_back(fmt::format("{} of {} cores are used: set OMP_NUM_THREADS",
+                                   at::get_num_threads() * mesh.world_size(), cores));
   if (space.available < (1ull << 30)) problems.push_back("less than 1 GB free in this folder");
   out["problems"] = problems;
   if (json) {

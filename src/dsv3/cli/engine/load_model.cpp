@@ -26,8 +26,6 @@ LoadedModel load_model(const std::filesystem::path& path, const std::vector<std:
   loaded.run = RunConfig::from_flags(flags, ModelConfig::load(loaded.folder));
   const std::vector<int64_t> missing = HfReader(loaded.folder, loaded.run.model).missing_mtp();
   if (!missing.empty()) {
-    fmt::print(stderr, "dsv3: warning: {}: the weights hold no MTP module of depth {}: left out\n",
-               loaded.folder.string(), missing.front());
     loaded.run.model.num_nextn_predict_layers = missing.front() - 1;
   }
   set_determinism(loaded.run.train.deterministic);
@@ -35,6 +33,9 @@ LoadedModel load_model(const std::filesystem::path& path, const std::vector<std:
   if (!gradients) exec.freeze = {"*"};
   const Mesh mesh = Mesh::create(loaded.run.parallel, exec.device);
   speak_on_rank_zero(mesh);
+  if (!missing.empty() && mesh.rank() == 0)
+    fmt::print(stderr, "dsv3: warning: {}: the weights hold no MTP module of depth {}: left out\n",
+               loaded.folder.string(), missing.front());
   loaded.model = std::make_unique<Model>(loaded.run.model, mesh, exec);
   loaded.model->load(loaded.folder);
   return loaded;

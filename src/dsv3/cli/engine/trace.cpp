@@ -115,6 +115,9 @@ int trace_command(std::vector<std::string> args) {
   require_exists(std::filesystem::absolute(out).parent_path());
 
   LoadedModel loaded = load_model(model_dir, flags, grads);
+  if (const int ranks = loaded.model->mesh().world_size(); ranks > 1)
+    throw UsageError("dsv3 trace", "runs in one process, the world has " + std::to_string(ranks) + " ranks",
+                     "start it without a launcher");
   const ModelConfig& config = loaded.model->config();
   MicroBatch micro;
   micro.tokens_BS = read_array("--tokens", tokens, {});
