@@ -61,8 +61,8 @@ struct GenerateOptions {
 // undefined. Returns the new tokens alone, [B, at most max_new_tokens]: it ends when every row has ended, and
 // behind a row's eos stands eos. A row's tokens depend on its own prompt, the seed and the row's number,
 // never on the padding. Holds the main model unsharded while it runs (of the experts this rank's part). Every
-// rank gets the same tokens. UsageError for a prompt that is empty or padded on the right; RunError when the model
-// gives a logit that is not finite.
+// rank gets the same tokens. UsageError for a prompt that is empty or padded on the right; RunError when the
+// model gives a logit that is not finite.
 at::Tensor generate(Model& model, const at::Tensor& tokens_BS, const at::Tensor& mask_BS,
                     const GenerateOptions& options);
 
