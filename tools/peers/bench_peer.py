@@ -29,6 +29,18 @@ def memory_bytes(field):
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field + ":"))
 
 
+def timed_step(model, optimizer, tokens):
+    """(seconds, loss) of one optimizer step on tokens [B, S]."""
+    start = time.perf_counter()
+    loss = model(tokens, labels=tokens, use_cache=False).loss
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    value = loss.item()
+    return time.perf_counter() - start, value
+
+
 def say(**fields):
     print(json.dumps(fields), flush=True)
 
@@ -49,15 +61,8 @@ def main():
 
     say(ready=True, threads=torch.get_num_threads(), tokens_per_step=BATCH * LENGTH)
     for step, _ in enumerate(sys.stdin, 1):
-        tokens = torch.randint(CONFIG["vocab_size"], (BATCH, LENGTH))
-        start = time.perf_counter()
-        loss = model(tokens, labels=tokens, use_cache=False).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        value = loss.item()
-        say(step=step, seconds=time.perf_counter() - start, loss=value)
+        seconds, loss = timed_step(model, optimizer, torch.randint(CONFIG["vocab_size"], (BATCH, LENGTH)))
+        say(step=step, seconds=seconds, loss=loss)
         if step == arguments.steps:
             break
     say(rss_bytes=memory_bytes("VmRSS"), peak_bytes=memory_bytes("VmHWM"))

@@ -11,13 +11,12 @@ import argparse
 import os
 import sys
 import tempfile
-import time
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from bench_peer import BATCH, CONFIG, LENGTH, memory_bytes, say
+from bench_peer import BATCH, CONFIG, LENGTH, memory_bytes, say, timed_step
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
@@ -55,15 +54,9 @@ def bench(rank, arguments):
         if not go.item():
             break
         tokens = torch.randint(CONFIG["vocab_size"], (BATCH // arguments.ranks, LENGTH))
-        start = time.perf_counter()
-        loss = model(tokens, labels=tokens, use_cache=False).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        value = loss.item()
+        seconds, loss = timed_step(model, optimizer, tokens)
         if rank == 0:
-            say(seconds=time.perf_counter() - start, loss=value)
+            say(seconds=seconds, loss=loss)
     memory = torch.tensor([memory_bytes("VmRSS"), memory_bytes("VmHWM")])
     dist.all_reduce(memory)  # of all ranks together
     if rank == 0:

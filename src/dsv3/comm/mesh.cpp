@@ -8,6 +8,13 @@
 namespace dsv3 {
 namespace {
 
+// `count` ranks, every step-th from `first` on.
+std::vector<int> ranks_from(int64_t first, int64_t step, int64_t count) {
+  std::vector<int> ranks;
+  for (int64_t i = 0; i < count; ++i) ranks.push_back(static_cast<int>(first + i * step));
+  return ranks;
+}
+
 template <class T>
 std::vector<T> sum_over(Group& world, at::Device device, std::vector<T> values, std::string_view what) {
   const at::Tensor x = at::tensor(values).to(device);
@@ -37,27 +44,17 @@ MeshLayout MeshLayout::of(const ParallelConfig& parallel, int64_t world) {
 }
 
 std::vector<int> MeshLayout::data_ranks(int64_t rank) const {
-  std::vector<int> ranks;
-  for (int64_t s = 0; s < shard; ++s) ranks.push_back(static_cast<int>(rank / shard * shard + s));
-  return ranks;
+  return ranks_from(rank / shard * shard, 1, shard);
 }
 
 std::vector<int> MeshLayout::replicate_ranks(int64_t rank) const {
-  std::vector<int> ranks;
-  for (int64_t r = 0; r < replicate; ++r) ranks.push_back(static_cast<int>(r * shard + rank % shard));
-  return ranks;
+  return ranks_from(rank % shard, shard, replicate);
 }
 
-std::vector<int> MeshLayout::expert_ranks(int64_t rank) const {
-  std::vector<int> ranks;
-  for (int64_t e = 0; e < ep; ++e) ranks.push_back(static_cast<int>(rank / ep * ep + e));
-  return ranks;
-}
+std::vector<int> MeshLayout::expert_ranks(int64_t rank) const { return ranks_from(rank / ep * ep, 1, ep); }
 
 std::vector<int> MeshLayout::expert_data_ranks(int64_t rank) const {
-  std::vector<int> ranks;
-  for (int64_t s = rank % ep; s < shard; s += ep) ranks.push_back(static_cast<int>(rank / shard * shard + s));
-  return ranks;
+  return ranks_from(rank / shard * shard + rank % ep, ep, shard / ep);
 }
 
 struct Mesh::State {

@@ -30,9 +30,10 @@ void CommMeter::begin() {
 
 void CommMeter::read(StepMetrics& metrics) {
   const std::vector<const Group*> groups = mesh_.groups();
-  std::vector<int64_t> bytes;
+  std::vector<int64_t> calls, bytes;
   metrics.comm_s = 0;
   for (size_t i = 0; i < groups.size(); ++i) {
+    calls.push_back(groups[i]->counters().calls - before_[i].calls);
     bytes.push_back(groups[i]->counters().bytes - before_[i].bytes);
     metrics.comm_s += groups[i]->counters().wait_s - before_[i].wait_s;
   }
@@ -40,10 +41,7 @@ void CommMeter::read(StepMetrics& metrics) {
   metrics.comm.clear();
   for (size_t i = 0; i < groups.size(); ++i)
     if (groups[i]->size() > 1)
-      metrics.comm.push_back({.group = groups[i]->name(),
-                              .calls = groups[i]->counters().calls - before_[i].calls - (i == 0 ? 1 : 0),
-                              .bytes = total[i]});
-  begin();
+      metrics.comm.push_back({.group = groups[i]->name(), .calls = calls[i], .bytes = total[i]});
 }
 
 bool Trainer::done() const {
