@@ -110,7 +110,8 @@ TEST(Overlap, AStepTakesLessThanItsComputationAndItsCommunicationInTurn) {
     test::run_ranks({.replicate = 1, .shard = 2, .ep = 1},
                     [&](const Mesh& mesh) {
                       Training training(trajectory_run(flags), mesh);
-                      for (int i = 0; i < 3; ++i) {
+                      for (int i = 0; i < 8;
+                           ++i) {  // the fastest counts: two ranks leave two cores no room for others
                         const StepMetrics metrics = training.trainer.step();
                         if (mesh.rank() != 0) continue;
                         step_s = std::min(step_s, metrics.step_s);
@@ -123,7 +124,7 @@ TEST(Overlap, AStepTakesLessThanItsComputationAndItsCommunicationInTurn) {
   };
   const auto [compute, calls] = seconds(0);
   const double together = seconds(1e3 * compute / calls).first;
-  EXPECT_LE(together, 0.7 * (compute + compute)) << calls << " collectives";
+  EXPECT_LE(together, 0.7 * (compute + compute)) << compute << " s alone, " << calls << " collectives";
 }
 
 }  // namespace
