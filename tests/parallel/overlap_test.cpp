@@ -54,6 +54,11 @@ TEST(Overlap, AllGatherOfTheNextBlockIsIssuedBeforeABlockIsComputed) {
     for (size_t i = issued; i < waited; ++i)
       EXPECT_FALSE(seen[i].kind == Kind::wait && seen[i].group == "data");
   }
+  // Two ahead: block + 2 is issued before block + 1 is waited for, so before anything of it is computed.
+  const auto two = events_of_a_step({"parallel.prefetch_forward=2"});
+  for (int block = 0; block < 2; ++block)
+    EXPECT_LT(find(two, Kind::issue, "all_gather", ("block " + std::to_string(block + 2)).c_str()),
+              find(two, Kind::wait, "all_gather", ("block " + std::to_string(block + 1)).c_str()));
   const auto none = events_of_a_step({"parallel.prefetch_forward=0"});
   // Without: issued (the experts' on their own group beside it) and waited for at once.
   const size_t issued = find(none, Kind::issue, "all_gather", "block 2");
