@@ -89,6 +89,22 @@ TEST(AtomicFile, AppearsOnCommitAndReplaces) {
   EXPECT_EQ(count_files(dir.path()), 1u);
 }
 
+TEST(AtomicFile, OverwritesWhatItWrote) {
+  TempDir dir;
+  AtomicFile file(dir / "a");
+  file.write("0123456789");
+  const auto overwrite = [&](std::string_view text, uint64_t offset) {
+    file.overwrite(std::as_bytes(std::span(text.data(), text.size())), offset);
+  };
+  overwrite("ab", 3);
+  overwrite("z", 9);
+  EXPECT_THROW(overwrite("xy", 9), std::logic_error);
+  EXPECT_THROW(overwrite("x", ~0ull), std::logic_error);
+  file.write("end");  // appends still
+  file.commit();
+  EXPECT_EQ(read_text(dir / "a", 100), "012ab5678zend");
+}
+
 TEST(AtomicFile, LeavesNothingWithoutCommit) {
   TempDir dir;
   { AtomicFile(dir / "a").write("half"); }

@@ -46,9 +46,21 @@ TEST(ConfigKey, PerLayerConfig) {
 TEST(ConfigKey, IsEncoderDecoder) { expect_refused("is_encoder_decoder", true); }
 TEST(ConfigKey, AddCrossAttention) { expect_refused("add_cross_attention", true); }
 TEST(ConfigKey, QuantizationConfig) {
-  expect_refused("quantization_config", parsed(R"({"quant_method": "fp8", "weight_block_size": [128, 128]})"),
-                 "fp8");
-  expect_refused("quantization_config", parsed(R"({"quant_method": "awq"})"), "awq");
+  // As released; it describes files, so what is written from it does not repeat it.
+  const Json released = parsed(R"({"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",
+                                   "weight_block_size": [128, 128]})");
+  EXPECT_FALSE(small_config("quantization_config", released).to_json().contains("quantization_config"));
+  const auto refused = [&](const char* key, const Json& value, std::string_view part) {
+    Json changed = released;
+    changed[key] = value;
+    expect_refused("quantization_config", changed, part);
+  };
+  refused("quant_method", "awq", ".quant_method: \"awq\", expected \"fp8\"");
+  refused("fmt", "e5m2", ".fmt: \"e5m2\", expected \"e4m3\"");
+  refused("weight_block_size", parsed("[64, 128]"), ".weight_block_size: [64,128], expected [128,128]");
+  refused("weight_block_size", nullptr, ".weight_block_size: null, expected [128,128]");  // a scale a tensor
+  expect_refused("quantization_config", parsed(R"({"quant_method": "fp8"})"), ".weight_block_size: missing");
+  expect_refused("quantization_config", parsed("{}"), ".quant_method: missing");
   expect_refused("quantization_config", 8);
 }
 TEST(ConfigKey, NormTopkProb) { expect_refused("norm_topk_prob", nullptr); }

@@ -99,7 +99,7 @@ TEST_F(HfReaderTest, MissingUnexpectedAndWrongTensorsAreListed) {
          [](auto& t) {
            t["model.norm.weight"] = {DType::f8_e4m3, {8}, std::vector<std::byte>(8)};
          },
-         {"model.norm.weight: has dtype F8_E4M3, expected F64, F32, F16 or BF16"});
+         {"model.norm.weight: has dtype F8_E4M3, expected F64, F32, F16, BF16, or F8_E4M3 in a matrix"});
   refuse(config, [](auto& t) { t["model.norm.weight_scale_inv"] = t["model.norm.weight"]; },
          {"model.norm.weight_scale_inv: is unexpected"});
   refuse(config, [](auto& t) { t.erase("model.norm.weight"), t["a"] = t["lm_head.weight"]; },

@@ -138,7 +138,7 @@ TEST_F(HfWeightsTest, IntegersAreNoWeights) {
   shard("2.st", {"c"}, DType::i32);
   const HfWeights weights(folder_);
   std::vector<float> out(2);
-  test::expect_input_error({"/2.st: c: dtype I32, expected F64"},
+  test::expect_input_error({"/2.st: c: has dtype I32, expected F64"},
                            [&] { weights.read(*weights.find("c"), 0, std::span(out)); });
 }
 

@@ -84,6 +84,22 @@ TEST(Safetensors, WriterRefusesItsCallersMistakes) {
   EXPECT_FALSE(std::filesystem::exists(dir / "a"));
 }
 
+TEST(Safetensors, SkippedBytesAreFilledLater) {
+  TempDir dir;
+  SafetensorsWriter writer(dir / "a", {{"late", DType::u8, {100'000}}, {"b", DType::u8, {2}}});
+  writer.skip(100'000);
+  writer.write(bytes("xy"));
+  writer.fill(50'000, bytes(std::string(50'000, '2')));
+  EXPECT_THROW(writer.finish(), std::logic_error);
+  EXPECT_THROW(writer.fill(100'001, bytes("zz")), std::logic_error);
+  writer.fill(0, bytes(std::string(50'000, '1')));
+  EXPECT_THROW(writer.fill(0, bytes("1")), std::logic_error);
+  writer.finish();
+  const SafetensorsFile file(dir / "a");
+  EXPECT_TRUE(contents(file, "late") == std::string(50'000, '1') + std::string(50'000, '2'));
+  EXPECT_EQ(contents(file, "b"), "xy");
+}
+
 // Files of other writers: tensors in any order in the header, no padding, no metadata, nothing at all.
 TEST(Safetensors, OtherWritersLayoutsAreRead) {
   TempDir dir;

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <stdexcept>
 #include <utility>
 
 #include "dsv3/base/error.h"
@@ -128,6 +129,18 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
     if (n == 0) throw RunError(printable(path_.string()), "writing: no progress");
     bytes = bytes.subspan(static_cast<size_t>(n));
     size_ += static_cast<uint64_t>(n);
+  }
+}
+
+void AtomicFile::overwrite(std::span<const std::byte> bytes, uint64_t offset) {
+  if (offset > size_ || bytes.size() > size_ - offset) throw std::logic_error("overwrite: not written yet");
+  while (!bytes.empty()) {
+    const ssize_t n =
+        retry([&] { return ::pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset)); });
+    if (n < 0) throw RunError(printable(path_.string()), "writing: " + errno_text());
+    if (n == 0) throw RunError(printable(path_.string()), "writing: no progress");
+    bytes = bytes.subspan(static_cast<size_t>(n));
+    offset += static_cast<uint64_t>(n);
   }
 }
 

@@ -15,14 +15,15 @@ namespace dsv3 {
 class InputFile {
  public:
   explicit InputFile(const std::filesystem::path& path);
-  ~InputFile();
+  virtual ~InputFile();
   InputFile(InputFile&& other) noexcept;
   InputFile& operator=(InputFile&& other) noexcept;
 
   const std::string& path() const { return path_; }
   uint64_t size() const { return size_; }
-  // Fills out from offset; throws InputError when the file ends before.
-  void read(std::span<std::byte> out, uint64_t offset) const;
+  // Fills out from offset; throws InputError when the file ends before. Virtual for files whose bytes are
+  // checked before anybody sees them (convert/checked_file.h).
+  virtual void read(std::span<std::byte> out, uint64_t offset) const;
 
  private:
   int fd_ = -1;
@@ -48,6 +49,8 @@ class AtomicFile {
   // Appends. I/O failures (ENOSPC, EIO, a short write that makes no progress) throw RunError naming the path.
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text) { write(std::as_bytes(std::span(text.data(), text.size()))); }
+  // Replaces bytes that were written before; std::logic_error outside of them.
+  void overwrite(std::span<const std::byte> bytes, uint64_t offset);
   uint64_t size() const { return size_; }
   void commit();
 

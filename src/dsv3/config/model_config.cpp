@@ -13,8 +13,9 @@ constexpr std::pair<const char*, const char*> kAliases[] = {
     {"num_local_experts", "n_routed_experts"},
     {"num_mtp_layers", "num_nextn_predict_layers"},
 };
-// Keys that repeat other fields: checked against them when read, left out when written.
-constexpr const char* kDerived[] = {"head_dim", "qk_head_dim"};
+// Left out when written: keys that repeat other fields (checked against them when read), and what config.json
+// says of the files beside it.
+constexpr const char* kNotWritten[] = {"head_dim", "qk_head_dim", "quantization_config"};
 
 int64_t read_int(const Json& value, std::string_view file, const char* key) {
   const bool fits =
@@ -145,7 +146,7 @@ Json ModelConfig::to_json() const {
     if (!same_list) out = value ? Json(*value) : Json(nullptr);
   }
   json["num_key_value_heads"] = num_attention_heads;
-  for (const char* key : kDerived) json.erase(key);
+  for (const char* key : kNotWritten) json.erase(key);
   write_rope(*this, json);
   return json;
 }

@@ -97,24 +97,23 @@ void check_layer_types(const Json& json, std::string_view file) {
     throw InputError(file, "layer_types", shown(*found) + ", expected \"full_attention\" everywhere");
 }
 
+// How the weights beside config.json are stored; only DeepSeek's own way is read. The other keys say how a
+// program may compute with them, or name tensors, whose dtype is seen in their file.
 void check_quantization(const Json& json, std::string_view file) {
   const auto found = json.find("quantization_config");
   if (found == json.end() || found->is_null()) return;
   if (!found->is_object())
     throw InputError(file, "quantization_config", shown(*found) + ", expected an object");
-  if (const auto block = found->find("weight_block_size"); block != found->end()) {
-    bool sane = block->is_array() && block->size() == 2;
-    for (const Json& size : *block) sane = sane && size.is_number_unsigned() && size > 0 && size <= 1 << 20;
-    if (!sane) {
-      throw InputError(file, "quantization_config.weight_block_size",
-                       shown(*block) + ", expected two positive integers");
-    }
-  }
-  const auto method = found->find("quant_method");
-  throw InputError(file, "quantization_config",
-                   "quant_method " + (method == found->end() ? "missing" : shown(*method)) +
-                       ": quantized weights are not read",
-                   "use a bf16 copy of the checkpoint");
+  const auto expect = [&](const char* key, const Json& value, bool required) {
+    const auto it = found->find(key);
+    if (it == found->end() ? !required : *it == value) return;
+    throw InputError(file, std::string("quantization_config.") + key,
+                     (it == found->end() ? "missing" : shown(*it)) + ", expected " + shown(value),
+                     "or use a bf16 copy of the checkpoint");
+  };
+  expect("quant_method", "fp8", true);
+  expect("fmt", "e4m3", false);
+  expect("weight_block_size", {128, 128}, true);
 }
 
 }  // namespace

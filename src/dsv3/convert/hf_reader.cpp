@@ -44,13 +44,14 @@ class Problems {
   std::string first_, text_;
 };
 
-void check_tensor(const TensorInfo& info, const std::vector<int64_t>& shape, Problems& problems) {
+void check_tensor(const HfWeights& weights, const HfWeights::Tensor& tensor,
+                  const std::vector<int64_t>& shape, Problems& problems) {
+  const TensorInfo& info = *tensor.info;
   if (info.shape != shape) {
     problems.add(info.name, fmt::format("has shape [{}], expected [{}]", fmt::join(info.shape, ", "),
                                         fmt::join(shape, ", ")));
-  } else if (!is_float(info.dtype)) {
-    problems.add(info.name,
-                 fmt::format("has dtype {}, expected F64, F32, F16 or BF16", dtype_name(info.dtype)));
+  } else if (const auto problem = weights.problem_with(tensor)) {
+    problems.add(problem->tensor, problem->what);
   }
 }
 
@@ -129,7 +130,7 @@ HfReader::HfReader(const std::filesystem::path& folder, const ModelConfig& confi
     for (const HfTensor& hf : spec.hf) {
       known.insert(hf.name);
       if (const auto* tensor = weights_.find(hf.name)) {
-        check_tensor(*tensor->info, hf.shape, problems);
+        check_tensor(weights_, *tensor, hf.shape, problems);
       } else if (spec.unit <= last_unit) {
         problems.add(hf.name, "is missing");
       }
@@ -141,10 +142,11 @@ HfReader::HfReader(const std::filesystem::path& folder, const ModelConfig& confi
     known.insert(copy.name);
     const auto* tensor = weights_.find(copy.name);
     const ParamSpec* original = table.find(copy.of);
-    if (tensor && original) check_tensor(*tensor->info, original->shape, problems);
+    if (tensor && original) check_tensor(weights_, *tensor, original->shape, problems);
   }
   for (const auto& [name, tensor] : weights_.tensors()) {
-    if (!known.contains(name) && !is_ignored(weights_, name, config)) problems.add(name, "is unexpected");
+    if (known.contains(name) || weights_.is_scale(name) || is_ignored(weights_, name, config)) continue;
+    problems.add(name, "is unexpected");
   }
   problems.throw_if_any();
 

@@ -1,11 +1,13 @@
 #include "dsv3/convert/hf_weights.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 
 #include "dsv3/base/error.h"
 #include "dsv3/convert/dtype.h"
+#include "dsv3/convert/fp8.h"
 #include "dsv3/formats/hf_index.h"
 
 namespace dsv3 {
@@ -120,29 +122,73 @@ const HfWeights::Tensor* HfWeights::find(std::string_view name) const {
   return it == tensors_.end() ? nullptr : &it->second;
 }
 
+std::optional<HfWeights::Problem> HfWeights::problem_with(const Tensor& tensor) const {
+  const TensorInfo& info = *tensor.info;
+  if (is_float(info.dtype)) return std::nullopt;
+  const std::string scale_name = fp8_scale_name(info.name);
+  if (info.dtype != DType::f8_e4m3 || info.shape.size() != 2 || scale_name.empty()) {
+    return Problem{info.name,
+                   fmt::format("has dtype {}, expected F64, F32, F16, BF16, or F8_E4M3 in a matrix",
+                               dtype_name(info.dtype))};
+  }
+  const Tensor* scales = find(scale_name);
+  if (scales == nullptr) return Problem{scale_name, "is missing, the weight is F8_E4M3"};
+  const auto expected = fp8_scale_shape(info.shape[0], info.shape[1]);
+  if (scales->info->shape != expected) {
+    return Problem{scale_name, fmt::format("has shape [{}], expected [{}]",
+                                           fmt::join(scales->info->shape, ", "), fmt::join(expected, ", "))};
+  }
+  if (scales->info->dtype != DType::f32) {
+    return Problem{scale_name, fmt::format("has dtype {}, expected F32", dtype_name(scales->info->dtype))};
+  }
+  return std::nullopt;
+}
+
+bool HfWeights::is_scale(std::string_view name) const {
+  constexpr std::string_view kSuffix = "_scale_inv";
+  if (!name.ends_with(kSuffix)) return false;
+  const Tensor* weight = find(name.substr(0, name.size() - kSuffix.size()));
+  return weight != nullptr && weight->info->dtype == DType::f8_e4m3;
+}
+
 namespace {
 
-template <class T>
-void read_pieces(const HfWeights::Tensor& tensor, int64_t begin, std::span<T> out) {
-  const auto& [file, info] = tensor;
-  if (!is_float(info->dtype)) {
-    throw InputError(file->path(), info->name,
-                     fmt::format("dtype {}, expected F64, F32, F16 or BF16", dtype_name(info->dtype)));
-  }
-  const auto size = static_cast<size_t>(dtype_size(info->dtype));
-  std::vector<std::byte> piece(std::min(out.size() * size, kPieceBytes));
-  auto offset = static_cast<uint64_t>(begin) * size;
-  while (!out.empty()) {
-    const size_t count = std::min(out.size(), kPieceBytes / size);
-    const std::span<std::byte> bytes(piece.data(), count * size);
-    file->read(*info, bytes, offset);
-    decode(info->dtype, bytes, out.first(count));
-    out = out.subspan(count);
-    offset += bytes.size();
-  }
+// The rows of scales that elements [begin, begin + count) of an FP8 matrix touch.
+void read_scales(const HfWeights::Tensor& scales, int64_t cols, int64_t begin, size_t count,
+                 std::vector<float>& out) {
+  const int64_t width = scales.info->shape[1], first = begin / cols / kFp8Block;
+  const int64_t last = (begin + static_cast<int64_t>(count) - 1) / cols / kFp8Block;
+  out.resize(static_cast<size_t>((last - first + 1) * width));
+  scales.file->read(*scales.info, std::as_writable_bytes(std::span(out)),
+                    static_cast<uint64_t>(first * width) * sizeof(float));
 }
 
 }  // namespace
+
+template <class T>
+void HfWeights::read_pieces(const Tensor& tensor, int64_t begin, std::span<T> out) const {
+  const auto& [file, info] = tensor;
+  if (const auto problem = problem_with(tensor))
+    throw InputError(file->path(), problem->tensor, problem->what);
+  const bool fp8 = info->dtype == DType::f8_e4m3;
+  const Tensor* scales = fp8 ? find(fp8_scale_name(info->name)) : nullptr;
+  std::vector<float> scale_rows;
+  const auto size = static_cast<size_t>(dtype_size(info->dtype));
+  std::vector<std::byte> piece(std::min(out.size() * size, kPieceBytes));
+  while (!out.empty()) {
+    const size_t count = std::min(out.size(), kPieceBytes / size);
+    const std::span<std::byte> bytes(piece.data(), count * size);
+    file->read(*info, bytes, static_cast<uint64_t>(begin) * size);
+    if (fp8) {
+      read_scales(*scales, info->shape[1], begin, count, scale_rows);
+      dequantise(bytes, scale_rows, info->shape[1], begin, out.first(count));
+    } else {
+      decode(info->dtype, bytes, out.first(count));
+    }
+    out = out.subspan(count);
+    begin += static_cast<int64_t>(count);
+  }
+}
 
 void HfWeights::read(const Tensor& tensor, int64_t begin, std::span<float> out) const {
   read_pieces(tensor, begin, out);

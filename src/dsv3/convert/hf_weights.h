@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -31,14 +32,25 @@ class HfWeights {
   const std::map<std::string_view, Tensor>& tensors() const { return tensors_; }
   const Tensor* find(std::string_view name) const;  // nullptr when absent
 
-  // Elements [begin, begin + out.size()) of a tensor of F64, F32, F16 or BF16 (InputError otherwise), read in
-  // pieces of 1 MiB.
+  // What keeps read() from making numbers of it: {the tensor to blame, "is missing" or what is wrong}.
+  // Nothing when it can be read.
+  struct Problem {
+    std::string tensor, what;
+  };
+  std::optional<Problem> problem_with(const Tensor& tensor) const;
+  // Whether a tensor of this name is the scales of an F8_E4M3 tensor.
+  bool is_scale(std::string_view name) const;
+
+  // Elements [begin, begin + out.size()) of a tensor of F64, F32, F16, BF16, or F8_E4M3 with its scales
+  // (convert/fp8.h), which are multiplied in; InputError otherwise. Read in pieces of 1 MiB.
   void read(const Tensor& tensor, int64_t begin, std::span<float> out) const;
   void read(const Tensor& tensor, int64_t begin, std::span<double> out) const;
 
  private:
   void open_shards(const std::filesystem::path& folder);
   void add(const SafetensorsFile& file);
+  template <class T>
+  void read_pieces(const Tensor& tensor, int64_t begin, std::span<T> out) const;
 
   std::string file_;
   std::vector<SafetensorsFile> files_;  // tensors_ points into it

@@ -125,6 +125,7 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, const st
   const uint64_t length = header.size();
   file_.write(std::as_bytes(std::span(&length, 1)));
   file_.write(header);
+  data_begin_ = file_.size();
 }
 
 void SafetensorsWriter::write(std::span<const std::byte> bytes) {
@@ -133,9 +134,24 @@ void SafetensorsWriter::write(std::span<const std::byte> bytes) {
   file_.write(bytes);
 }
 
+void SafetensorsWriter::skip(uint64_t size) {
+  const std::vector<std::byte> zeros(std::min<uint64_t>(size, 1 << 16));
+  for (uint64_t left = size; left > 0; left -= std::min<uint64_t>(left, zeros.size())) {
+    write(std::span(zeros).first(std::min<uint64_t>(left, zeros.size())));
+  }
+  unfilled_ += size;
+}
+
+void SafetensorsWriter::fill(uint64_t offset, std::span<const std::byte> bytes) {
+  if (bytes.size() > unfilled_) throw std::logic_error("more bytes filled than skipped");
+  file_.overwrite(bytes, data_begin_ + offset);
+  unfilled_ -= bytes.size();
+}
+
 void SafetensorsWriter::finish() {
-  if (written_ != expected_) {
-    throw std::logic_error(fmt::format("{} bytes written, the entries hold {}", written_, expected_));
+  if (written_ != expected_ || unfilled_ != 0) {
+    throw std::logic_error(fmt::format("{} bytes written ({} of them skipped), the entries hold {}", written_,
+                                       unfilled_, expected_));
   }
   file_.commit();
 }

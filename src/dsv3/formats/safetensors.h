@@ -67,11 +67,16 @@ class SafetensorsWriter {
                     const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
   void write(
       std::span<const std::byte> bytes);  // the data of the entries, one after the other, in any pieces
-  void finish();                          // throws std::logic_error when bytes are missing or too many
+  // Leaves out the next `size` bytes of data, for values that are known later; fill() gives them, `offset`
+  // counted in the data.
+  void skip(uint64_t size);
+  void fill(uint64_t offset, std::span<const std::byte> bytes);
+  void finish();  // throws std::logic_error when bytes are missing or too many
 
  private:
   AtomicFile file_;
-  uint64_t expected_ = 0, written_ = 0;
+  uint64_t data_begin_ = 0, expected_ = 0, written_ = 0;
+  uint64_t unfilled_ = 0;
 };
 
 }  // namespace dsv3

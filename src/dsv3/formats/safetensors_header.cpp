@@ -4,8 +4,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cstring>
-#include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -13,60 +11,12 @@
 #include "dsv3/base/checked.h"
 #include "dsv3/base/error.h"
 #include "dsv3/base/json.h"
+#include "dsv3/base/text_pieces.h"
 
 namespace dsv3 {
 namespace {
 
 constexpr size_t kMaxDims = 64;
-
-// The bytes of the header, read piece by piece.
-class HeaderBytes {
- public:
-  HeaderBytes(const InputFile& file, uint64_t begin, uint64_t end) : file_(file), next_(begin), end_(end) {}
-
-  // The next piece; empty at the end.
-  std::string_view next_piece() {
-    const size_t size = std::min<uint64_t>(sizeof buffer_, end_ - next_);
-    file_.read(std::as_writable_bytes(std::span(buffer_, size)), next_);
-    // The lexer takes a NUL for the end of the text.
-    if (const void* nul = std::memchr(buffer_, 0, size)) {
-      throw InputError(file_.path(),
-                       fmt::format("byte {}", next_ + (static_cast<const char*>(nul) - buffer_)),
-                       "not valid JSON: NUL byte");
-    }
-    next_ += size;
-    return {buffer_, size};
-  }
-
- private:
-  const InputFile& file_;
-  uint64_t next_, end_;
-  char buffer_[1 << 16];
-};
-
-// An input iterator over all pieces; a default one is the end.
-class HeaderIterator {
- public:
-  using iterator_category = std::input_iterator_tag;
-  using value_type = char;
-  using difference_type = std::ptrdiff_t;
-  using pointer = const char*;
-  using reference = char;
-
-  HeaderIterator() = default;
-  explicit HeaderIterator(HeaderBytes& bytes) : bytes_(&bytes), piece_(bytes.next_piece()) {}
-  char operator*() const { return piece_.front(); }
-  HeaderIterator& operator++() {
-    piece_.remove_prefix(1);
-    if (piece_.empty()) piece_ = bytes_->next_piece();
-    return *this;
-  }
-  bool operator==(const HeaderIterator& other) const { return piece_.empty() == other.piece_.empty(); }
-
- private:
-  HeaderBytes* bytes_ = nullptr;
-  std::string_view piece_;
-};
 
 std::optional<DType> parse_dtype(std::string_view name) {
   for (int i = 0; i <= static_cast<int>(DType::boolean); ++i) {
@@ -254,8 +204,8 @@ bool is_plain_name(std::string_view name) {
 }
 
 SafetensorsHeader parse_safetensors_header(const InputFile& file, uint64_t length, uint64_t data_size) {
-  HeaderBytes bytes(file, 8, 8 + length);
-  const HeaderIterator first(bytes), last;
+  TextPieces text(file, 8, 8 + length);
+  const TextIterator first(text), last;
   if (first == last || *first != '{') throw InputError(file.path(), "byte 8", "the header is no JSON object");
   HeaderParser parser(file.path(), data_size);
   nlohmann::json::sax_parse(first, last, &parser);

@@ -1,0 +1,39 @@
+#pragma once
+// A file of a checkpoint folder whose bytes are compared with manifest.json before anybody sees them.
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "dsv3/base/file.h"
+#include "dsv3/convert/manifest.h"
+
+namespace dsv3 {
+
+class CheckedFile : public InputFile {
+ public:
+  // hashes: of this file, outlive it; nullptr: nothing is checked. InputError when the size differs.
+  CheckedFile(const std::filesystem::path& path, const FileHashes* hashes);
+
+  // As InputFile::read, from any thread. A block is read whole and hashed before the first of its bytes is
+  // given out, once; InputError{file, "bytes A to B", "differ from manifest.json"} (out then holds nothing to
+  // rely on). Memory: one block, once a read begins or ends inside one.
+  void read(std::span<std::byte> out, uint64_t offset) const override;
+
+ private:
+  bool is_verified(uint64_t block) const;
+  void verify(uint64_t block, std::span<const std::byte> bytes) const;
+  void read_part(uint64_t block, std::span<std::byte> out, uint64_t offset) const;
+
+  const FileHashes* hashes_;
+  mutable std::vector<std::atomic<uint64_t>> verified_;  // a bit a block
+  mutable std::mutex mutex_;                             // of the two below
+  mutable std::vector<std::byte> last_;  // bytes of last_block_: short reads follow each other
+  mutable uint64_t last_block_ = UINT64_MAX;
+};
+
+}  // namespace dsv3

@@ -1,0 +1,85 @@
+#include "dsv3/convert/manifest.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+#include "dsv3/base/file.h"
+#include "dsv3/base/json.h"
+#include "dsv3/formats/safetensors_header.h"
+
+namespace dsv3 {
+
+uint64_t num_blocks(uint64_t size) { return size / kManifestBlock + (size % kManifestBlock != 0); }
+
+void BlockHasher::update(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const uint64_t room = kManifestBlock - hashes_.size % kManifestBlock;
+    const auto part = bytes.first(std::min<uint64_t>(bytes.size(), room));
+    hasher_.update(part);
+    hashes_.size += part.size();
+    if (part.size() == room) {
+      hashes_.blocks.push_back(hasher_.digest());
+      hasher_.reset();
+    }
+    bytes = bytes.subspan(part.size());
+  }
+}
+
+FileHashes BlockHasher::finish() {
+  if (hashes_.size % kManifestBlock != 0) hashes_.blocks.push_back(hasher_.digest());
+  hasher_.reset();
+  return std::exchange(hashes_, {});
+}
+
+FileHashes hash_file(const std::filesystem::path& path) {
+  const InputFile file(path);
+  std::vector<std::byte> piece(std::min<uint64_t>(file.size(), 1 << 20));
+  BlockHasher hasher;
+  for (uint64_t at = 0; at < file.size(); at += piece.size()) {
+    const auto part = std::span(piece).first(std::min<uint64_t>(piece.size(), file.size() - at));
+    file.read(part, at);
+    hasher.update(part);
+  }
+  return hasher.finish();
+}
+
+bool is_manifest_name(std::string_view name) {
+  return is_plain_name(name) && name != "." && name != ".." && name != kManifestName && name.size() <= 255 &&
+         name.find('/') == name.npos;
+}
+
+std::string Manifest::text() const {
+  std::string text =
+      fmt::format("{{\n\"format\": \"dsv3-manifest\",\n\"version\": 1,\n\"block_bytes\": {},\n\"files\": {{",
+                  kManifestBlock);
+  const char* comma = "\n";
+  for (const auto& [name, file] : files) {
+    if (!is_manifest_name(name) || file.blocks.size() != num_blocks(file.size)) {
+      throw std::logic_error("manifest: cannot list " + printable(name));
+    }
+    std::string quoted;
+    try {
+      quoted = Json(name).dump();
+    } catch (const Json::type_error&) {  // no UTF-8
+      throw std::logic_error("manifest: cannot list " + printable(name));
+    }
+    text += fmt::format("{}{}: {{\"size\": {}, \"blocks\": [", comma, quoted, file.size);
+    comma = ",\n";
+    const char* between = "\n\"";
+    for (const Hash128& hash : file.blocks) {
+      text += between + to_hex(hash) + "\"";
+      between = ",\n\"";
+    }
+    text += "]}";
+  }
+  text += "\n},\n";
+  const Hash128 content = hash_bytes(std::as_bytes(std::span(text.data(), text.size())));
+  text += fmt::format("\"content\": \"{}\"\n}}\n", to_hex(content));
+  if (text.size() > kMaxText) throw std::logic_error("manifest: more blocks than it may list");
+  return text;
+}
+
+}  // namespace dsv3
