@@ -276,7 +276,7 @@ TEST_F(DcpMetadataHostile, ManyTensorsAreReadFast) {
   const double begin = test::cpu_seconds();
   EXPECT_EQ(read_dcp_metadata(dir_ / ".metadata").tensors.size(), 90'000u);
   if (!test::has_sanitizers()) {
-    EXPECT_LT(test::cpu_seconds() - begin, 3.0);
+    EXPECT_LT(test::cpu_seconds() - begin, 5.0);
   }
 }
 

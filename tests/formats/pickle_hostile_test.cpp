@@ -52,8 +52,8 @@ TEST(PickleHostile, Row52StackGlobalEval) {
   refuse(pickle_text(std::string(100'000, 'x')) + "\x8c\x01y\x93.", "is not allowed");
 }
 TEST(PickleHostile, Row53ReduceOrBuildOnAnEmptyStack) {
-  for (const char* opcodes : {"R.", "b.", ")R.", "Nb.", "\x81.", ".", "a.", "s.", "Q.", "\x94.",
-                              "\x85.", "N\x86.", "NN\x87."}) {
+  for (const char* opcodes :
+       {"R.", "b.", ")R.", "Nb.", "\x81.", ".", "a.", "s.", "Q.", "\x94.", "\x85.", "N\x86.", "NN\x87."}) {
     refuse(opcodes, opcodes == std::string_view("Q.") ? "a reference to a storage" : "the stack is empty");
   }
   for (const char* opcodes : {"t.", "e.", "u."}) refuse(opcodes, "no mark on the stack");

@@ -83,21 +83,19 @@ TEST_F(TorchItemHostile, Row61RangeOutsideOfTheFile) {
 TEST_F(TorchItemHostile, Row63CrcMismatch) {
   const std::string sane = sound().bytes();
   for (size_t i = 0; i < sane.size(); ++i) {
-    for (const int bit : {0, 3, 7}) {
-      std::string damaged = sane;
-      damaged[i] = static_cast<char>(damaged[i] ^ 1 << bit);
-      test::write_file(dir_ / "x.distcp", damaged);
-      const InputFile file(dir_ / "x.distcp");
+    std::string damaged = sane;
+    damaged[i] = static_cast<char>(damaged[i] ^ 1 << i % 8);
+    test::write_file(dir_ / "x.distcp", damaged);
+    const InputFile file(dir_ / "x.distcp");
+    try {
+      const TorchTensor tensor = read_torch_tensor(file, 0, file.size(), "w");
+      check_torch_tensor(file, tensor, "w");
       // The times, versions and attributes of a record mean nothing here.
-      try {
-        const TorchTensor tensor = read_torch_tensor(file, 0, file.size(), "w");
-        check_torch_tensor(file, tensor, "w");
-        std::string data(tensor.size, '\0');
-        file.read(std::as_writable_bytes(std::span(data)), tensor.begin);
-        EXPECT_EQ(data, "12345678") << i;
-        EXPECT_EQ(tensor.dtype, DType::f32) << i;
-      } catch (const InputError&) {
-      }
+      std::string data(tensor.size, '\0');
+      file.read(std::as_writable_bytes(std::span(data)), tensor.begin);
+      EXPECT_EQ(data, "12345678") << i;
+      EXPECT_EQ(tensor.dtype, DType::f32) << i;
+    } catch (const InputError&) {
     }
   }
   std::string damaged = sane;
