@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <stdexcept>
 
 #include "dsv3/formats/zip.h"
@@ -48,6 +49,24 @@ TEST(TorchItem, EveryDTypeAndShapeSurvives) {
       check_torch_tensor(file, tensor, "w");
     }
   }
+}
+
+// Its sizes stand in ZIP64 fields. The file is sparse: the data is neither written nor read.
+TEST(TorchItem, MoreThan4GiBSurvive) {
+  test::TempDir dir;
+  const Shape shape{5, 1ll << 30};
+  const uint64_t size = 5ull << 30;
+  const TorchItem item = make_torch_tensor(DType::u8, shape, 0x12345678u);
+  test::write_file(dir / "a", item.head);
+  std::filesystem::resize_file(dir / "a", item.head.size() + size);
+  std::ofstream(dir / "a", std::ios::binary | std::ios::app) << item.tail;
+  const InputFile file(dir / "a");
+  EXPECT_EQ(file.size(), size + torch_tensor_bytes(DType::u8, shape));
+  const TorchTensor tensor = read_torch_tensor(file, 0, file.size(), "w");
+  EXPECT_EQ(tensor.shape, shape);
+  EXPECT_EQ(tensor.begin, item.head.size());
+  EXPECT_EQ(tensor.size, size);
+  EXPECT_EQ(tensor.crc, 0x12345678u);
 }
 
 TEST(TorchItem, ObjectsSurvive) {

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "dsv3/base/checked.h"
 
@@ -33,7 +34,7 @@ class OverlapSearch {
     for (size_t tried = 0; tried < num_dims_; ++tried, dim = (dim + 1) % num_dims_) {
       work_ += ids.size();
       if (work_ > kMaxSorts * boxes_.size() + kFreeWork) return irregular();
-      std::ranges::sort(ids, {}, [&](uint32_t id) { return begin(id, dim); });
+      std::ranges::sort(ids, {}, [&](uint32_t id) { return std::pair(begin(id, dim), id); });
       if (first_part(ids, dim).size() == ids.size()) continue;
       while (!ids.empty()) {
         const auto part = first_part(ids, dim);

@@ -1,10 +1,9 @@
-#include <fmt/format.h>
-
+#include <algorithm>
 #include <stdexcept>
 
 #include "dsv3/formats/dcp_metadata.h"
 #include "dsv3/formats/dcp_names.h"
-#include "dsv3/formats/pickle.h"
+#include "dsv3/formats/pickle_writer.h"
 #include "dsv3/formats/torch_dtype.h"
 
 namespace dsv3 {
@@ -56,35 +55,60 @@ PickleValue path_of(const std::string& key, const std::vector<PathPart>& path) {
 }  // namespace
 
 std::string write_dcp_metadata(const DcpMetadata& metadata) {
-  Items entries, paths, storage;
+  PickleWriter out;
+  out.begin_instance(std::string(kMetadata));
+  out.text("state_dict_metadata");
+  out.begin_dict();
   for (const DcpTensor& tensor : metadata.tensors) {
     if (tensor.chunks.empty()) throw std::logic_error(tensor.key + ": a tensor without chunks");
     std::vector<PickleValue> chunks;
     for (const DcpChunk& chunk : tensor.chunks) {
-      storage.emplace_back(
-          instance(kIndex, {{"fqn", text(tensor.key)},
-                            {"index", PickleValue::of_int(static_cast<int64_t>(chunks.size()))},
-                            {"offset", size(chunk.offsets)}}),
-          storage_info(chunk.file, chunk.offset, chunk.length));
       chunks.push_back(instance(kChunk, {{"offsets", size(chunk.offsets)}, {"sizes", size(chunk.sizes)}}));
     }
-    entries.emplace_back(text(tensor.key),
-                         instance(kTensor, {{"properties", properties(tensor.dtype)},
-                                            {"size", size(tensor.shape)},
-                                            {"chunks", PickleValue::of_list(std::move(chunks))}}));
-    paths.emplace_back(text(tensor.key), path_of(tensor.key, tensor.path));
+    out.text(tensor.key);
+    out.save(instance(kTensor, {{"properties", properties(tensor.dtype)},
+                                {"size", size(tensor.shape)},
+                                {"chunks", PickleValue::of_list(std::move(chunks))}}));
   }
   for (const DcpBytes& object : metadata.objects) {
-    storage.emplace_back(instance(kIndex, {{"fqn", text(object.key)}, {"index", PickleValue()}}),
-                         storage_info(object.file, object.offset, object.length));
-    entries.emplace_back(text(object.key), PickleValue::of_instance(kBytes, PickleValue()));
-    paths.emplace_back(text(object.key), path_of(object.key, object.path));
+    out.text(object.key);
+    out.save(PickleValue::of_instance(kBytes, PickleValue()));
   }
-  return write_pickle(instance(kMetadata, {{"state_dict_metadata", PickleValue::of_dict(std::move(entries))},
-                                           {"planner_data", PickleValue::of_dict(std::move(paths))},
-                                           {"storage_data", PickleValue::of_dict(std::move(storage))},
-                                           {"storage_meta", PickleValue()},
-                                           {"version", text("1.0.0")}}));
+  out.end_dict();
+
+  out.text("planner_data");
+  out.begin_dict();
+  const auto save_path = [&](const auto& entry) {
+    out.text(entry.key);
+    out.save(path_of(entry.key, entry.path));
+  };
+  std::ranges::for_each(metadata.tensors, save_path);
+  std::ranges::for_each(metadata.objects, save_path);
+  out.end_dict();
+
+  out.text("storage_data");
+  out.begin_dict();
+  for (const DcpTensor& tensor : metadata.tensors) {
+    int64_t index = 0;
+    for (const DcpChunk& chunk : tensor.chunks) {
+      out.save(instance(kIndex, {{"fqn", text(tensor.key)},
+                                 {"index", PickleValue::of_int(index++)},
+                                 {"offset", size(chunk.offsets)}}));
+      out.save(storage_info(chunk.file, chunk.offset, chunk.length));
+    }
+  }
+  for (const DcpBytes& object : metadata.objects) {
+    out.save(instance(kIndex, {{"fqn", text(object.key)}, {"index", PickleValue()}}));
+    out.save(storage_info(object.file, object.offset, object.length));
+  }
+  out.end_dict();
+
+  out.text("storage_meta");
+  out.save(PickleValue());
+  out.text("version");
+  out.text("1.0.0");
+  out.end_instance();
+  return out.finish();
 }
 
 }  // namespace dsv3
