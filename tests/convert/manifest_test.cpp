@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <stdexcept>
 
 #include "dsv3/base/json.h"
@@ -103,14 +104,21 @@ TEST_F(ManifestTest, TextAndBack) {
 
 TEST_F(ManifestTest, EveryBitFlipAndEveryCutIsFound) {
   const std::string text = small().text();
+  write(text);
+  // In place: a thousand new files would wait for the disk.
+  std::fstream file(dir_ / "manifest.json", std::ios::binary | std::ios::in | std::ios::out);
+  const auto put = [&](size_t at, char c) {
+    file.seekp(static_cast<std::streamoff>(at));
+    file.put(c).flush();
+  };
   for (size_t bit = 0; bit < 8 * text.size(); ++bit) {
-    std::string damaged = text;
-    damaged[bit / 8] = static_cast<char>(damaged[bit / 8] ^ 1 << bit % 8);
-    write(damaged);
+    put(bit / 8, static_cast<char>(text[bit / 8] ^ 1 << bit % 8));
     EXPECT_THROW(Manifest::read(dir_.path()), InputError) << bit;
+    put(bit / 8, text[bit / 8]);
   }
-  for (size_t size = 0; size < text.size(); ++size) {
-    write(text.substr(0, size));
+  EXPECT_EQ(Manifest::read(dir_.path())->files, small().files);
+  for (size_t size = text.size(); size-- > 0;) {
+    fs::resize_file(dir_ / "manifest.json", size);
     EXPECT_THROW(Manifest::read(dir_.path()), InputError) << size;
   }
   write(text + "\n");

@@ -176,7 +176,7 @@ def main():
     logging.disable_progress_bar()
     good = [check(arguments.dsv3, make.GOLDEN / name, name) for name in arguments.names or CASES]
     if not arguments.names:
-        for script in ("make.py", "trajectory.py"):
+        for script in ("make.py", "trajectory.py", "fp8.py"):
             good.append(subprocess.run([sys.executable, HERE.parent / "golden" / script, "--check"]).returncode == 0)
         with tempfile.TemporaryDirectory() as aside:
             random = Path(aside) / "random"
