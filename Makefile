@@ -33,7 +33,8 @@ test: build    ## the tests
 
 .PHONY: test-full
 test-full: build asan fuzz mutate  ## also what takes longer: long runs, sanitizers, fuzzing, mutations
-	@$(CTEST) --test-dir build/release
+	@DSV3_LONG_TESTS=1 $(CTEST) --test-dir build/release
+	@tools/check_launchers
 	@tools/demo trigram
 
 .PHONY: test-peers

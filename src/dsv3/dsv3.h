@@ -3,6 +3,8 @@
 // docs/design.md.
 
 #include "dsv3/base/error.h"         // IWYU pragma: export
+#include "dsv3/checkpoint/resume.h"  // IWYU pragma: export
+#include "dsv3/checkpoint/saver.h"   // IWYU pragma: export
 #include "dsv3/comm/mesh.h"          // IWYU pragma: export
 #include "dsv3/config/run_config.h"  // IWYU pragma: export
 #include "dsv3/optim/optimizer.h"    // IWYU pragma: export

@@ -177,11 +177,11 @@ TEST(Train, EndsWithCode4WhenStepsGoOnFailing) {
 
 TEST(Train, ASignalEndsTheRunAfterItsStep) {
   TempDir dir;
-  for (auto [signal, code] : {std::pair(SIGINT, 130), {SIGTERM, 143}}) {
+  for (const int signal : {SIGINT, SIGTERM}) {
     const std::string out = (dir / std::to_string(signal)).string();
     const Result result = dsv3({"train", kRun, "--train.steps=1000000", "--train.out=" + out},
                                {.signal = signal, .signal_after_ms = 3000});
-    EXPECT_EQ(result.code, code) << result.err;
+    EXPECT_EQ(result.code, 75) << result.err;
     EXPECT_NE(result.err.find("stopped after step"), std::string::npos) << result.err;
     EXPECT_TRUE(read_file(fs::path(out) / "log.txt").ends_with(result.err));
     EXPECT_FALSE(fs::exists(fs::path(out) / "hf"));

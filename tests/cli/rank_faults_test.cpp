@@ -86,7 +86,7 @@ TEST(Ranks, ASignalStopsAllAfterTheSameStep) {
   auto job = running(dir);
   job->signal(SIGTERM);
   const Result result = job->wait();
-  EXPECT_EQ(result.code, 143) << result.err;
+  EXPECT_EQ(result.code, 75) << result.err;
   EXPECT_EQ(count(result.err, "stopped after step"), 1u) << result.err;
 }
 

@@ -17,7 +17,7 @@ inline std::vector<Json> metrics_of(const fs::path& run) {
   std::ifstream in(run / "metrics.jsonl");
   for (std::string line; std::getline(in, line);) {
     lines.push_back(parse_json(line, "metrics.jsonl"));
-    for (const char* key : {"tokens_per_s", "step_s", "data_s", "comm_s", "mem_bytes"})
+    for (const char* key : {"tokens_per_s", "step_s", "data_s", "comm_s", "save_s", "mem_bytes"})
       lines.back().erase(key);
   }
   return lines;

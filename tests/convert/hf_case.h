@@ -6,7 +6,8 @@
 #include <vector>
 
 #include "dsv3/base/philox.h"
-#include "dsv3/convert/hf_folder.h"
+#include "dsv3/config/param_table.h"
+#include "dsv3/formats/safetensors.h"
 #include "support/files.h"
 
 namespace dsv3::test {

@@ -8,7 +8,10 @@
 #include "dsv3/base/json.h"
 #include "dsv3/convert/dtype.h"
 #include "dsv3/convert/fp8.h"
-#include "dsv3/convert/hf_folder.h"
+#include "dsv3/convert/hf_plan.h"
+#include "dsv3/convert/hf_weights.h"
+#include "dsv3/convert/hf_writer.h"
+#include "dsv3/convert/model_weights.h"
 
 namespace dsv3 {
 namespace {
@@ -41,7 +44,7 @@ class HfFp8Test : public testing::Test {
     StoredTensors tensors = test::load_tensors(path / "model.safetensors");
     change(tensors);
     save(path / "model.safetensors", tensors);
-    test::expect_input_error(parts, [&] { HfReader reader(path, config); });
+    test::expect_input_error(parts, [&] { ModelWeights reader(path, config); });
   }
   // Larger dtypes first: some tensors have an odd number of bytes.
   static void save(const fs::path& path, const StoredTensors& tensors) {
@@ -90,7 +93,7 @@ TEST_F(HfFp8Test, WritesAndReadsEveryElement) {
   const StoredTensors stored = test::load_tensors(path / "model.safetensors");
   EXPECT_EQ(stored.at(kGate).dtype, DType::f8_e4m3);
   EXPECT_EQ(stored.at(kGateScale).shape, (std::vector<int64_t>{3, 2}));
-  const HfReader reader(path, config);
+  const ModelWeights reader(path, config);
   for (const ParamSpec& spec : param_table(config).params) {
     std::vector<float> source(static_cast<size_t>(spec.numel()));
     test::small_source(spec, 0, source);
@@ -144,7 +147,7 @@ TEST_F(HfFp8Test, ConfigSaysHowAndIsReadBack) {
       json["quantization_config"].dump(),
       R"({"activation_scheme":"dynamic","fmt":"e4m3","quant_method":"fp8","weight_block_size":[128,128]})");
   const ModelConfig config = ModelConfig::load(path);
-  EXPECT_NO_THROW(HfReader(path, config));
+  EXPECT_NO_THROW(ModelWeights(path, config));
   // What is written from it in bf16 says nothing of FP8.
   const auto plain = dir_ / "plain";
   write_hf_folder(plain, config, test::small_source);
@@ -154,7 +157,7 @@ TEST_F(HfFp8Test, ConfigSaysHowAndIsReadBack) {
 TEST_F(HfFp8Test, ReadAndWrittenAgainItIsTheSameFile) {
   const ModelConfig config = fp8_config();
   const auto first = write(config);
-  const HfReader reader(first, config);
+  const ModelWeights reader(first, config);
   const auto source = [&](const ParamSpec& spec, int64_t begin, std::span<float> out) {
     reader.read(spec, begin, out);
   };
@@ -179,7 +182,7 @@ TEST_F(HfFp8Test, ScalesStayInTheirWeightsShard) {
     ++pairs;
   }
   EXPECT_GT(pairs, 20);
-  EXPECT_NO_THROW(HfReader(path, config));  // compares total_size and every name
+  EXPECT_NO_THROW(ModelWeights(path, config));  // compares total_size and every name
 }
 
 // Pieces of 1 MiB, each element once, 128 rows in memory.
@@ -206,7 +209,7 @@ TEST_F(HfFp8Test, LargeTensorsComeInPieces) {
   for (const SharedCopy& copy : mtp_shared_copies(config))
     expected += param_table(config).find(copy.of)->numel();
   EXPECT_EQ(asked, expected);
-  const HfReader reader(dir_ / "large", config);
+  const ModelWeights reader(dir_ / "large", config);
   const ParamTable table = param_table(config);
   const ParamSpec& gate = *table.find(kGate);
   std::vector<float> got(static_cast<size_t>(gate.numel()) - 7);
@@ -251,7 +254,7 @@ TEST_F(HfFp8Test, AnMtpModuleThatNobodyAsksForIsIgnoredWithItsScales) {
   ModelConfig config = fp8_config();
   const auto path = write(config);
   config.num_nextn_predict_layers = 0;
-  EXPECT_NO_THROW(HfReader(path, config));
+  EXPECT_NO_THROW(ModelWeights(path, config));
 }
 
 TEST_F(HfFp8Test, FoldersWithoutAModelSayWhatIsWrong) {

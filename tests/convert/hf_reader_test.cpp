@@ -5,7 +5,8 @@
 
 #include "convert/hf_case.h"
 #include "dsv3/convert/dtype.h"
-#include "dsv3/convert/hf_folder.h"
+#include "dsv3/convert/hf_writer.h"
+#include "dsv3/convert/model_weights.h"
 
 namespace dsv3 {
 namespace {
@@ -27,8 +28,8 @@ class HfReaderTest : public testing::Test {
   void refuse(const ModelConfig& config, const std::function<void(StoredTensors&)>& change,
               std::initializer_list<std::string_view> parts) {
     const auto path = folder(config, change);
-    test::expect_input_error({"/model.safetensors: "}, [&] { HfReader reader(path, config); });
-    test::expect_input_error(parts, [&] { HfReader reader(path, config); });
+    test::expect_input_error({"/model.safetensors: "}, [&] { ModelWeights reader(path, config); });
+    test::expect_input_error(parts, [&] { ModelWeights reader(path, config); });
   }
   static void erase_layer(StoredTensors& tensors, const std::string& layer) {
     std::erase_if(tensors,
@@ -40,7 +41,7 @@ class HfReaderTest : public testing::Test {
 
 TEST_F(HfReaderTest, ReadsAnyRangeOfEveryParameter) {
   const ModelConfig config = small_config();
-  const HfReader reader(folder(config, [](StoredTensors&) {}), config);
+  const ModelWeights reader(folder(config, [](StoredTensors&) {}), config);
   EXPECT_TRUE(reader.missing_mtp().empty());
   for (const ParamSpec& spec : param_table(config).params) {
     const int64_t numel = spec.numel();
@@ -68,7 +69,7 @@ TEST_F(HfReaderTest, PiecesMeet) {
   config.vocab_size = 100'003;
   const auto path = dir_ / "large";
   write_hf_folder(path, config, test::small_source, {.dtype = DType::bf16});
-  const HfReader reader(path, config);
+  const ModelWeights reader(path, config);
   const ParamTable table = param_table(config);
   const ParamSpec& embedding = *table.find("model.embed_tokens.weight");
   std::vector<float> expected(static_cast<size_t>(embedding.numel())), got(expected.size() - 5);
@@ -120,7 +121,7 @@ TEST_F(HfReaderTest, LongListsEndInACount) {
 
 TEST_F(HfReaderTest, RotaryTablesAreIgnored) {
   const ModelConfig config = small_config();
-  EXPECT_NO_THROW(HfReader(
+  EXPECT_NO_THROW(ModelWeights(
       folder(
           config,
           [](auto& t) {
@@ -131,19 +132,19 @@ TEST_F(HfReaderTest, RotaryTablesAreIgnored) {
 
 TEST_F(HfReaderTest, AbsentMtpModuleIsReported) {
   const ModelConfig config = small_config();
-  const HfReader reader(folder(config, [](auto& t) { erase_layer(t, "2"); }), config);
+  const ModelWeights reader(folder(config, [](auto& t) { erase_layer(t, "2"); }), config);
   EXPECT_EQ(reader.missing_mtp(), std::vector<int64_t>{1});
   std::vector<float> out(1);
   test::expect_input_error({"model.layers.2.enorm.weight: is missing"}, [&] {
     reader.read(*param_table(config).find("model.layers.2.enorm.weight"), 0, std::span(out));
   });
   // Its copies of shared tensors are none of its own.
-  const HfReader copies(folder(config,
-                               [](auto& t) {
-                                 erase_layer(t, "2");
-                                 t["model.layers.2.embed_tokens.weight"] = t["model.embed_tokens.weight"];
-                               }),
-                        config);
+  const ModelWeights copies(folder(config,
+                                   [](auto& t) {
+                                     erase_layer(t, "2");
+                                     t["model.layers.2.embed_tokens.weight"] = t["model.embed_tokens.weight"];
+                                   }),
+                            config);
   EXPECT_EQ(copies.missing_mtp(), std::vector<int64_t>{1});
 }
 
@@ -152,7 +153,7 @@ TEST_F(HfReaderTest, PartOfAnMtpModuleIsRefused) {
          {"model.layers.2.eh_proj.weight: is missing"});
   const ModelConfig two = small_config({.mtp = 2});
   refuse(two, [](auto& t) { erase_layer(t, "2"); }, {"model.layers.2.enorm.weight: is missing"});
-  const HfReader reader(folder(two, [](auto& t) { erase_layer(t, "3"); }), two);
+  const ModelWeights reader(folder(two, [](auto& t) { erase_layer(t, "3"); }), two);
   EXPECT_EQ(reader.missing_mtp(), std::vector<int64_t>{2});
 }
 
@@ -165,7 +166,7 @@ TEST_F(HfReaderTest, MtpCopiesMustEqualTheSharedTensors) {
              t.at(name).shape = {8, 24};
            },
            {name, "has shape [8, 24], expected [24, 8]"});
-    EXPECT_NO_THROW(HfReader(folder(config, [&](auto& t) { t.erase(name); }), config));
+    EXPECT_NO_THROW(ModelWeights(folder(config, [&](auto& t) { t.erase(name); }), config));
   }
 }
 
@@ -174,18 +175,18 @@ TEST_F(HfReaderTest, UnaskedMtpLayersAreIgnoredOrdinaryLayersAreNot) {
   const auto path = folder(config, [](StoredTensors&) {});
   ModelConfig without = config;
   without.num_nextn_predict_layers = 0;
-  EXPECT_NO_THROW(HfReader(path, without));
+  EXPECT_NO_THROW(ModelWeights(path, without));
   ModelConfig shorter = config;
   shorter.num_hidden_layers = 1;
   shorter.num_nextn_predict_layers = 0;
-  test::expect_input_error({"model.layers.1.", "is unexpected"}, [&] { HfReader(path, shorter); });
+  test::expect_input_error({"model.layers.1.", "is unexpected"}, [&] { ModelWeights(path, shorter); });
 }
 
 TEST_F(HfReaderTest, TiedHeadMayRepeatTheEmbedding) {
   const ModelConfig config = small_config({.tied = true});
   const auto copy = [](StoredTensors& t) { t["lm_head.weight"] = t["model.embed_tokens.weight"]; };
-  EXPECT_NO_THROW(HfReader(folder(config, [](StoredTensors&) {}), config));
-  EXPECT_NO_THROW(HfReader(folder(config, copy), config));
+  EXPECT_NO_THROW(ModelWeights(folder(config, [](StoredTensors&) {}), config));
+  EXPECT_NO_THROW(ModelWeights(folder(config, copy), config));
   refuse(config, [&](auto& t) { copy(t), t["lm_head.weight"].bytes[0] ^= std::byte{1}; },
          {"lm_head.weight: differs from model.embed_tokens.weight"});
 }
@@ -197,7 +198,7 @@ TEST_F(HfReaderTest, ReadsFoldersOfTransformers) {
   for (const auto& entry : std::filesystem::directory_iterator(goldens)) {
     if (!std::filesystem::exists(entry.path() / "model.safetensors")) continue;
     const ModelConfig config = ModelConfig::load(entry.path());
-    const HfReader reader(entry.path(), config);
+    const ModelWeights reader(entry.path(), config);
     const StoredTensors tensors = test::load_tensors(entry.path() / "model.safetensors");
     for (const ParamSpec& spec : param_table(config).params) {
       std::vector<double> all(static_cast<size_t>(spec.numel()));

@@ -39,7 +39,7 @@ TEST_F(HfWeightsTest, OpensShardsAndMoves) {
   const HfWeights weights = std::move(first);
   EXPECT_EQ(weights.tensors().size(), 3u);
   ASSERT_NE(weights.find("c"), nullptr);
-  EXPECT_EQ(weights.find("c")->file->path(), (folder_ / "2.st").string());
+  EXPECT_EQ(weights.find("c")->file, (folder_ / "2.st").string());
   EXPECT_EQ(weights.find("d"), nullptr);
   std::vector<float> out(1, 7);
   weights.read(*weights.find("c"), 1, std::span(out));
@@ -128,10 +128,15 @@ TEST_F(HfWeightsTest, PicklesAreRefusedByName) {
   }
 }
 
-TEST_F(HfWeightsTest, NamedPathThatIsNoFolderIsUsage) {
+TEST_F(HfWeightsTest, NamedPathThatIsNotThereIsUsage) {
   test::expect_error(ExitCode::usage, {"/none: no such file or folder"},
                      [&] { HfWeights weights(dir_ / "none"); });
-  test::expect_error(ExitCode::usage, {"/1.st: is no folder"}, [&] { HfWeights weights(folder_ / "1.st"); });
+}
+
+TEST_F(HfWeightsTest, APathMayBeOneFile) {
+  const HfWeights weights(folder_ / "2.st");
+  EXPECT_EQ(weights.file(), (folder_ / "2.st").string());
+  EXPECT_EQ(weights.tensors().size(), 1u);
 }
 
 TEST_F(HfWeightsTest, IntegersAreNoWeights) {

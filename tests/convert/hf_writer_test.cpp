@@ -1,3 +1,5 @@
+#include "dsv3/convert/hf_writer.h"
+
 #include <gtest/gtest.h>
 
 #include <stdexcept>
@@ -5,7 +7,7 @@
 #include "convert/hf_case.h"
 #include "dsv3/base/json.h"
 #include "dsv3/convert/dtype.h"
-#include "dsv3/convert/hf_folder.h"
+#include "dsv3/convert/model_weights.h"
 
 namespace dsv3 {
 namespace {
@@ -51,7 +53,7 @@ TEST(HfWriter, EveryDTypeRoundsAndTheCorrectionBiasStaysF32) {
     ModelConfig config = small_config();
     config.q_lora_rank = 5;  // an odd norm: a bias in F32 after it would begin misaligned
     write_hf_folder(dir / "out", config, test::small_source, {.dtype = dtype});
-    const HfReader reader(dir / "out", config);
+    const ModelWeights reader(dir / "out", config);
     for (const ParamSpec& spec : param_table(config).params) {
       std::vector<float> expected(static_cast<size_t>(spec.numel())), got(expected.size());
       test::small_source(spec, 0, expected);
@@ -84,7 +86,7 @@ TEST(HfWriter, ShardsAndIndexAgreeWithTheReader) {
       "model-00001-of-000" + std::string(shards < 10 ? "0" : "") + std::to_string(shards) + ".safetensors");
   EXPECT_TRUE(index["weight_map"].contains("model.layers.3.shared_head.head.weight"));
   EXPECT_FALSE(index["weight_map"].contains("lm_head.weight"));
-  const HfReader reader(dir / "out", config);  // checks total_size and every name
+  const ModelWeights reader(dir / "out", config);  // checks total_size and every name
   EXPECT_TRUE(reader.missing_mtp().empty());
 }
 

@@ -158,8 +158,8 @@ TEST_P(Layouts, FirstStepInFp32) {
   expect_same(ours, alone, 1e-6, 2e-6);
 }
 
-// Results are NaN until they are waited for, and inputs may not change in between: the races that streams of
-// a GPU would have.
+// Results arrive in a random order, are NaN until then, and inputs may not change before the wait: the races
+// that streams of a GPU would have.
 TEST_P(Layouts, SurviveChaos) {
   const std::vector<std::string> flags =
       GetParam().flags + std::vector<std::string>{"model.init=", "train.dtype=fp64"};
@@ -168,6 +168,21 @@ TEST_P(Layouts, SurviveChaos) {
   EXPECT_EQ(chaos.losses, calm.losses);
   EXPECT_EQ(chaos.norms, calm.norms);
   for (const auto& [name, tensor] : calm.weights) EXPECT_TRUE(chaos.weights.at(name).equal(tensor)) << name;
+}
+
+// The same for as long as errors would take to grow. Minutes: `make test-full` asks for it.
+TEST(LongLayouts, TrainLikeOneProcessForAHundredSteps) {
+  if (std::getenv("DSV3_LONG_TESTS") == nullptr) GTEST_SKIP() << "DSV3_LONG_TESTS is not set";
+  for (const Case& test : cases()) {
+    const std::string name = test.name;
+    if (name != "Shard2Ep2_depth2" && name != "Shard4Ep2_tied_attention" &&
+        name != "Replicate2Shard2Ep2_odd_unsharded")
+      continue;
+    SCOPED_TRACE(name);
+    const std::vector<std::string> flags =
+        test.flags + std::vector<std::string>{"model.init=", "train.dtype=fp64", "train.steps=100"};
+    expect_same(train_on(test.layout, flags, 100), train_alone(flags, 100), 1e-10, 1e-9);
+  }
 }
 
 // One rank's loss is NaN: all skip alike, nothing moves, and the next step is as if that one had not been.
@@ -199,6 +214,20 @@ TEST(Skip, ANaNOnOneRankSkipsOnAll) {
     training.trainer.step();
     training.trainer.step();
     EXPECT_TRUE(test::all_equal(test::weights(training.model), after[mesh.rank()]));
+  });
+}
+
+// Against the gradients themselves: both sides of a comparison of layouts would share a mistake.
+TEST(GradientNorm, CountsEveryParameterOfEveryRankOnce) {
+  const RunConfig run =
+      trajectory_run({"model.init=", "train.dtype=fp64", "parallel.shard=2", "parallel.ep=2"});
+  test::run_ranks({.replicate = 1, .shard = 2, .ep = 2}, [&](const Mesh& mesh) {
+    Training training(run, mesh);
+    test::run_batch(training.model, training.loader.at(0, 4));
+    double squares = 0;
+    for (const ParamSpec& spec : training.model.table().params)
+      if (spec.trainable) squares += test::whole(training.model, spec, true).square().sum().item<double>();
+    EXPECT_NEAR(gradient_norm(training.model), std::sqrt(squares), 1e-12 * std::sqrt(squares));
   });
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 // Ranks as threads of one process, over a transport in memory. It can be slow (a delay a collective) and
-// hostile (results stay NaN until they are waited for, inputs are checked for changes in between).
+// hostile: a result is NaN until it arrives, at its own wait or in a random order at an earlier one, and
+// inputs are checked for changes until they are waited for.
 
 #include <gtest/gtest.h>
 #include <omp.h>
@@ -11,6 +12,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <random>
 #include <thread>
 
 #include "dsv3/comm/mesh.h"
@@ -75,6 +77,12 @@ class Hub {
     if (++call.taken == size_) calls_.erase(number);
   }
 
+  // Whether take() would not wait for another rank.
+  bool is_complete(uint64_t number) {
+    std::lock_guard lock(mutex_);
+    return calls_[number].joined == size_;
+  }
+
   void fail() {
     std::lock_guard lock(mutex_);
     failed_ = true;
@@ -94,9 +102,64 @@ class Hub {
   bool failed_ = false;
 };
 
+// A rank's collective under way.
+class HubPending : public Pending {
+ public:
+  // What a rank has under way in all of its groups, and the dice that say what arrives when.
+  struct Outstanding {
+    std::vector<HubPending*> calls;
+    std::minstd_rand dice;
+  };
+
+  HubPending(std::shared_ptr<Hub> hub, uint64_t number, std::function<void(const Hub::Call&)> finish,
+             std::shared_ptr<Outstanding> outstanding)
+      : hub_(std::move(hub)),
+        number_(number),
+        finish_(std::move(finish)),
+        outstanding_(std::move(outstanding)) {
+    outstanding_->calls.push_back(this);
+  }
+  ~HubPending() override { std::erase(outstanding_->calls, this); }
+
+  // Chaos: what the input has to be until the end.
+  void watch(const at::Tensor& in) {
+    in_ = in;
+    before_ = in.clone();
+  }
+
+  void wait() override {
+    at::NoGradGuard no_grad;
+    if (hub_->options().chaos) let_some_arrive();
+    arrive();
+    if (before_.defined() && !in_.equal(before_)) throw std::logic_error("an input changed under way");
+  }
+
+ private:
+  void arrive() {
+    if (!std::exchange(arrived_, true)) hub_->take(number_, finish_);
+  }
+  void let_some_arrive() {
+    std::vector<HubPending*> order = outstanding_->calls;
+    std::shuffle(order.begin(), order.end(), outstanding_->dice);
+    for (HubPending* other : order)
+      if (outstanding_->dice() % 2 == 0 && (other->arrived_ || other->hub_->is_complete(other->number_)))
+        other->arrive();
+  }
+
+  std::shared_ptr<Hub> hub_;
+  uint64_t number_;
+  std::function<void(const Hub::Call&)> finish_;
+  std::shared_ptr<Outstanding> outstanding_;
+  bool arrived_ = false;
+  at::Tensor in_, before_;
+};
+
 class HubTransport : public Transport {
  public:
-  HubTransport(std::shared_ptr<Hub> hub, int rank) : hub_(std::move(hub)), rank_(rank) {}
+  HubTransport(
+      std::shared_ptr<Hub> hub, int rank,
+      std::shared_ptr<HubPending::Outstanding> outstanding = std::make_shared<HubPending::Outstanding>())
+      : hub_(std::move(hub)), rank_(rank), outstanding_(std::move(outstanding)) {}
   int rank() const override { return rank_; }
   int size() const override { return hub_->size(); }
 
@@ -140,29 +203,12 @@ class HubTransport : public Transport {
   }
 
  private:
-  struct HubPending : Pending {
-    std::shared_ptr<Hub> hub;
-    uint64_t number;
-    std::function<void(const Hub::Call&)> finish;
-    at::Tensor in, before;  // chaos: what the input has to be still
-    void wait() override {
-      at::NoGradGuard no_grad;
-      hub->take(number, finish);
-      if (before.defined() && !in.equal(before)) throw std::logic_error("an input changed under way");
-    }
-  };
-
   std::unique_ptr<Pending> start(const at::Tensor& out, const at::Tensor& in, const SlotRows& send,
                                  std::function<void(const Hub::Call&)> finish) {
-    auto pending = std::make_unique<HubPending>();
-    pending->hub = hub_;
-    pending->finish = std::move(finish);
-    pending->number = hub_->join(rank_, in, send);
+    auto pending =
+        std::make_unique<HubPending>(hub_, hub_->join(rank_, in, send), std::move(finish), outstanding_);
     if (hub_->options().chaos) {
-      if (!out.is_alias_of(in)) {
-        pending->in = in;
-        pending->before = in.clone();
-      }
+      if (!out.is_alias_of(in)) pending->watch(in);
       out.is_floating_point() ? out.fill_(std::numeric_limits<double>::quiet_NaN()) : out.fill_(-77);
     }
     return pending;
@@ -170,6 +216,7 @@ class HubTransport : public Transport {
 
   std::shared_ptr<Hub> hub_;
   int rank_;
+  std::shared_ptr<HubPending::Outstanding> outstanding_;
 };
 
 // Runs fn(mesh) on every rank of the layout at once; the first exception of a rank is thrown here.
@@ -179,12 +226,14 @@ inline void run_ranks(const MeshLayout& layout, const std::function<void(const M
   std::map<std::pair<std::string, int>, std::shared_ptr<Hub>> hubs;
   std::vector<Transports> transports(world);
   for (int rank = 0; rank < world; ++rank) {
+    auto outstanding = std::make_shared<HubPending::Outstanding>();
+    outstanding->dice.seed(static_cast<unsigned>(rank + 1));
     auto transport = [&](const char* name, const std::vector<int>& ranks) -> std::shared_ptr<Transport> {
       if (ranks.size() == 1) return single_transport();
       auto& hub = hubs[{name, ranks.front()}];
       if (!hub) hub = std::make_shared<Hub>(static_cast<int>(ranks.size()), options);
       const auto place = std::find(ranks.begin(), ranks.end(), rank) - ranks.begin();
-      return std::make_shared<HubTransport>(hub, static_cast<int>(place));
+      return std::make_shared<HubTransport>(hub, static_cast<int>(place), outstanding);
     };
     std::vector<int> everyone(world);
     for (int r = 0; r < world; ++r) everyone[r] = r;

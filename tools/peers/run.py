@@ -2,7 +2,8 @@
 
   run.py [--dsv3 PATH] [--seed N]     goldens made anew; dsv3 trace on every golden and on a random configuration; a
                                       folder that dsv3 train exported, read by from_pretrained; 20 steps on two
-                                      ranks against transformers under FSDP2; two ranks started by torchrun
+                                      ranks against transformers under FSDP2; two ranks started by torchrun;
+                                      checkpoints read by Python and of Python (checkpoints.py)
   run.py [--dsv3 PATH] NAME...        dsv3 trace on these goldens alone
 """
 
@@ -18,6 +19,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE.parent / "golden"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+import checkpoints
 import make
 import numpy as np
 import torch
@@ -185,6 +187,7 @@ def main():
             good.append(check_export(arguments.dsv3, Path(aside)))
             good.append(check_fsdp2(arguments.dsv3, Path(aside)))
             good.append(check_torchrun(arguments.dsv3, Path(aside)))
+            good += checkpoints.check_all(arguments.dsv3, Path(aside))
     print(f"peers: {sum(good)} of {len(good)} comparisons equal")
     sys.exit(0 if all(good) else 1)
 

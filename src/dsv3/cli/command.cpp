@@ -50,6 +50,7 @@ void take_log_level(std::vector<std::string>& args) {
 extern "C" void leave_on_signal(int signal) { ::_exit(128 + signal); }
 
 void install_signals() {
+  ::signal(SIGXFSZ, SIG_IGN);  // a limit on file sizes is an error of write(), which names the file
   for (const int signal : {SIGINT, SIGTERM}) {
     struct sigaction action = {};
     ::sigaction(signal, nullptr, &action);

@@ -81,6 +81,13 @@ std::string absent(const StorePtr& store, const std::string& key, int world) {
   return names;
 }
 
+// Rank 0 serves the store: it may not leave before the others have seen what it saw.
+void let_others_look(const StorePtr& store, const LaunchEnv& env) {
+  store->add("looked", 1);
+  for (int wait = 0; env.rank == 0 && wait < 100 && store->add("looked", 0) < env.world; ++wait)
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+}
+
 // Every rank shows itself and what it is part of; two jobs that meet at one port see each other here.
 void meet(const StorePtr& store, const LaunchEnv& env, const MeshLayout& layout, const std::string& place) {
   const std::string mine = "world " + std::to_string(env.world) + " replicate " +
@@ -98,11 +105,13 @@ void meet(const StorePtr& store, const LaunchEnv& env, const MeshLayout& layout,
       throw RunError(place, "not all ranks came: missing " + absent(store, "rank ", env.world),
                      "raise parallel.timeout_s if they start slowly");
     }
-    if (std::string(theirs.begin(), theirs.end()) != mine)
+    if (std::string(theirs.begin(), theirs.end()) != mine) {
+      let_others_look(store, env);
       throw RunError(place,
                      "rank " + std::to_string(rank) + " runs '" +
                          printable(std::string(theirs.begin(), theirs.end())) + "', this rank '" + mine + "'",
                      "two jobs share this place");
+    }
   }
 }
 

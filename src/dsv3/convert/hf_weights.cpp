@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "dsv3/base/error.h"
+#include "dsv3/convert/checked_file.h"
 #include "dsv3/convert/dtype.h"
 #include "dsv3/convert/fp8.h"
 #include "dsv3/formats/hf_index.h"
@@ -59,9 +60,10 @@ void check_total_size(const HfIndex& index, const HfWeights& weights) {
   uint64_t bytes = 0, elements = 0;
   bool fp8 = false;
   for (const auto& [name, tensor] : weights.tensors()) {
-    bytes += tensor.info->end - tensor.info->begin;
-    elements += static_cast<uint64_t>(tensor.info->numel());
-    fp8 |= tensor.info->dtype == DType::f8_e4m3;
+    const auto numel = static_cast<uint64_t>(tensor.numel());
+    bytes += numel * static_cast<uint64_t>(dtype_size(tensor.dtype));
+    elements += numel;
+    fp8 |= tensor.dtype == DType::f8_e4m3;
   }
   // The released FP8 index counts two bytes an element, scales included.
   if (*index.total_size == bytes || (fp8 && *index.total_size == 2 * elements)) return;
@@ -71,12 +73,27 @@ void check_total_size(const HfIndex& index, const HfWeights& weights) {
 
 }  // namespace
 
+void HfWeights::open(const fs::path& folder, const std::string& name) {
+  const FileHashes* hashes = nullptr;
+  if (manifest_) {
+    const auto listed = manifest_->files.find(name);
+    if (listed == manifest_->files.end())
+      throw InputError((folder / kManifestName).string(), name, "is not listed, the weights are in it");
+    hashes = &listed->second;
+  }
+  files_.emplace_back(std::make_unique<CheckedFile>(resolve(folder, name), hashes));
+}
+
 HfWeights::HfWeights(const fs::path& folder) {
   require_exists(folder);
-  if (!fs::is_directory(folder)) throw UsageError(printable(folder.string(), 400), "is no folder");
-  if (is_there(folder / kSingle)) {
+  if (fs::is_directory(folder)) manifest_ = Manifest::read(folder);
+  if (!fs::is_directory(folder)) {
+    file_ = folder.string();
+    files_.emplace_back(folder);
+    add(files_.front());
+  } else if (is_there(folder / kSingle)) {
     file_ = (folder / kSingle).string();
-    files_.emplace_back(resolve(folder, kSingle));
+    open(folder, kSingle);
     add(files_.front());
   } else if (is_there(folder / kIndex)) {
     file_ = (folder / kIndex).string();
@@ -90,7 +107,7 @@ void HfWeights::open_shards(const fs::path& folder) {
   const HfIndex index = read_hf_index(resolve(folder, kIndex));
   files_.reserve(index.shards.size());
   for (const std::string& shard : index.shards) {
-    files_.emplace_back(resolve(folder, shard));
+    open(folder, shard);
     add(files_.back());
   }
   for (const HfIndex::Entry& entry : index.entries) {
@@ -100,8 +117,8 @@ void HfWeights::open_shards(const fs::path& folder) {
     }
   }
   for (const auto& [name, tensor] : tensors_) {
-    if (!std::ranges::binary_search(index.entries, name, {}, &HfIndex::Entry::tensor)) {
-      throw InputError(tensor.file->path(), name, fmt::format("is not listed in {}", kIndex));
+    if (!std::ranges::binary_search(index.entries, std::string_view(name), {}, &HfIndex::Entry::tensor)) {
+      throw InputError(tensor.file, name, fmt::format("is not listed in {}", kIndex));
     }
   }
   check_total_size(index, *this);
@@ -109,92 +126,77 @@ void HfWeights::open_shards(const fs::path& folder) {
 
 void HfWeights::add(const SafetensorsFile& file) {
   for (const TensorInfo& info : file.tensors()) {
-    const auto [it, is_new] = tensors_.try_emplace(info.name, Tensor{&file, &info});
+    const auto [it, is_new] = where_.try_emplace(info.name, Where{&file, &info});
     if (!is_new) {
       throw InputError(file.path(), info.name,
                        fmt::format("is in {} too", printable(it->second.file->path())));
     }
+    tensors_.emplace(info.name, StoredTensor{info.name, info.dtype, info.shape, file.path()});
   }
 }
 
-const HfWeights::Tensor* HfWeights::find(std::string_view name) const {
-  const auto it = tensors_.find(name);
-  return it == tensors_.end() ? nullptr : &it->second;
-}
-
-std::optional<HfWeights::Problem> HfWeights::problem_with(const Tensor& tensor) const {
-  const TensorInfo& info = *tensor.info;
-  if (is_float(info.dtype)) return std::nullopt;
-  const std::string scale_name = fp8_scale_name(info.name);
-  if (info.dtype != DType::f8_e4m3 || info.shape.size() != 2 || scale_name.empty()) {
-    return Problem{info.name,
+std::optional<TensorStore::Problem> HfWeights::problem_with(const StoredTensor& tensor) const {
+  if (is_float(tensor.dtype)) return std::nullopt;
+  const std::string scale_name = fp8_scale_name(tensor.name);
+  if (tensor.dtype != DType::f8_e4m3 || tensor.shape.size() != 2 || scale_name.empty()) {
+    return Problem{tensor.name,
                    fmt::format("has dtype {}, expected F64, F32, F16, BF16, or F8_E4M3 in a matrix",
-                               dtype_name(info.dtype))};
+                               dtype_name(tensor.dtype))};
   }
-  const Tensor* scales = find(scale_name);
+  const StoredTensor* scales = find(scale_name);
   if (scales == nullptr) return Problem{scale_name, "is missing, the weight is F8_E4M3"};
-  const auto expected = fp8_scale_shape(info.shape[0], info.shape[1]);
-  if (scales->info->shape != expected) {
-    return Problem{scale_name, fmt::format("has shape [{}], expected [{}]",
-                                           fmt::join(scales->info->shape, ", "), fmt::join(expected, ", "))};
+  const auto expected = fp8_scale_shape(tensor.shape[0], tensor.shape[1]);
+  if (scales->shape != expected) {
+    return Problem{scale_name, fmt::format("has shape [{}], expected [{}]", fmt::join(scales->shape, ", "),
+                                           fmt::join(expected, ", "))};
   }
-  if (scales->info->dtype != DType::f32) {
-    return Problem{scale_name, fmt::format("has dtype {}, expected F32", dtype_name(scales->info->dtype))};
+  if (scales->dtype != DType::f32) {
+    return Problem{scale_name, fmt::format("has dtype {}, expected F32", dtype_name(scales->dtype))};
   }
   return std::nullopt;
 }
 
-bool HfWeights::is_scale(std::string_view name) const {
+bool HfWeights::is_companion(std::string_view name) const {
   constexpr std::string_view kSuffix = "_scale_inv";
   if (!name.ends_with(kSuffix)) return false;
-  const Tensor* weight = find(name.substr(0, name.size() - kSuffix.size()));
-  return weight != nullptr && weight->info->dtype == DType::f8_e4m3;
+  const StoredTensor* weight = find(name.substr(0, name.size() - kSuffix.size()));
+  return weight != nullptr && weight->dtype == DType::f8_e4m3;
 }
 
-namespace {
-
-// The rows of scales that elements [begin, begin + count) of an FP8 matrix touch.
-void read_scales(const HfWeights::Tensor& scales, int64_t cols, int64_t begin, size_t count,
-                 std::vector<float>& out) {
-  const int64_t width = scales.info->shape[1], first = begin / cols / kFp8Block;
-  const int64_t last = (begin + static_cast<int64_t>(count) - 1) / cols / kFp8Block;
-  out.resize(static_cast<size_t>((last - first + 1) * width));
-  scales.file->read(*scales.info, std::as_writable_bytes(std::span(out)),
-                    static_cast<uint64_t>(first * width) * sizeof(float));
+void HfWeights::read_bytes(const StoredTensor& tensor, int64_t begin, std::span<std::byte> out) const {
+  const auto& [file, info] = where_.at(tensor.name);
+  file->read(*info, out, static_cast<uint64_t>(begin * dtype_size(tensor.dtype)));
 }
-
-}  // namespace
 
 template <class T>
-void HfWeights::read_pieces(const Tensor& tensor, int64_t begin, std::span<T> out) const {
-  const auto& [file, info] = tensor;
+void HfWeights::read_fp8(const StoredTensor& tensor, int64_t begin, std::span<T> out) const {
   if (const auto problem = problem_with(tensor))
-    throw InputError(file->path(), problem->tensor, problem->what);
-  const bool fp8 = info->dtype == DType::f8_e4m3;
-  const Tensor* scales = fp8 ? find(fp8_scale_name(info->name)) : nullptr;
+    throw InputError(tensor.file, problem->tensor, problem->what);
+  const StoredTensor& scales = *find(fp8_scale_name(tensor.name));
+  const int64_t cols = tensor.shape[1], width = scales.shape[1];
+  std::vector<std::byte> codes(std::min(out.size(), kPieceBytes));
   std::vector<float> scale_rows;
-  const auto size = static_cast<size_t>(dtype_size(info->dtype));
-  std::vector<std::byte> piece(std::min(out.size() * size, kPieceBytes));
   while (!out.empty()) {
-    const size_t count = std::min(out.size(), kPieceBytes / size);
-    const std::span<std::byte> bytes(piece.data(), count * size);
-    file->read(*info, bytes, static_cast<uint64_t>(begin) * size);
-    if (fp8) {
-      read_scales(*scales, info->shape[1], begin, count, scale_rows);
-      dequantise(bytes, scale_rows, info->shape[1], begin, out.first(count));
-    } else {
-      decode(info->dtype, bytes, out.first(count));
-    }
+    const size_t count = std::min(out.size(), kPieceBytes);
+    read_bytes(tensor, begin, std::span(codes).first(count));
+    // The rows of scales that these elements touch.
+    const int64_t first = begin / cols / kFp8Block;
+    const int64_t last = (begin + static_cast<int64_t>(count) - 1) / cols / kFp8Block;
+    scale_rows.resize(static_cast<size_t>((last - first + 1) * width));
+    read_bytes(scales, first * width, std::as_writable_bytes(std::span(scale_rows)));
+    dequantise(std::span(codes).first(count), scale_rows, cols, begin, out.first(count));
     out = out.subspan(count);
     begin += static_cast<int64_t>(count);
   }
 }
 
-void HfWeights::read(const Tensor& tensor, int64_t begin, std::span<float> out) const {
-  read_pieces(tensor, begin, out);
+void HfWeights::read(const StoredTensor& tensor, int64_t begin, std::span<float> out) const {
+  if (tensor.dtype == DType::f8_e4m3) return read_fp8(tensor, begin, out);
+  TensorStore::read(tensor, begin, out);
 }
-void HfWeights::read(const Tensor& tensor, int64_t begin, std::span<double> out) const {
-  read_pieces(tensor, begin, out);
+void HfWeights::read(const StoredTensor& tensor, int64_t begin, std::span<double> out) const {
+  if (tensor.dtype == DType::f8_e4m3) return read_fp8(tensor, begin, out);
+  TensorStore::read(tensor, begin, out);
 }
 
 }  // namespace dsv3

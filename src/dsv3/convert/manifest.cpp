@@ -82,4 +82,13 @@ std::string Manifest::text() const {
   return text;
 }
 
+void write_manifest(const std::filesystem::path& folder, std::map<std::string, FileHashes> known) {
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (entry.is_regular_file() && is_manifest_name(name) && !known.contains(name))
+      known.emplace(name, hash_file(entry.path()));
+  }
+  write_atomically(folder / kManifestName, Manifest{std::move(known)}.text());
+}
+
 }  // namespace dsv3

@@ -73,6 +73,9 @@ struct Manifest {
   static constexpr uint64_t kMaxText = 48u << 20;  // 1.3 million blocks, 11 TB
 };
 
+// Writes manifest.json over every file of the folder; those that `known` lacks are read to be hashed.
+void write_manifest(const std::filesystem::path& folder, std::map<std::string, FileHashes> known);
+
 // Whether a manifest can list it: a UTF-8 name of a file in the folder itself, no control characters, at most
 // 255 bytes, not manifest.json.
 bool is_manifest_name(std::string_view name);

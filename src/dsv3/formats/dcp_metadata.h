@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "dsv3/base/file.h"
 #include "dsv3/formats/dtype.h"
 
 namespace dsv3 {
@@ -47,7 +48,8 @@ struct DcpMetadata {
 // dtypes that DType does not have, layouts but strided, chunks that do not tile their tensor (box_cover.h),
 // chunks without storage and storage without chunk, ranges that overlap in a file or leave int64, transforms.
 // Whether the files exist and are long enough is seen when they are read.
-DcpMetadata read_dcp_metadata(const std::filesystem::path& file);
+DcpMetadata read_dcp_metadata(const InputFile& file);
+DcpMetadata read_dcp_metadata(const std::filesystem::path& path);
 
 // The bytes of `.metadata`, version 1.0.0, as torch.distributed.checkpoint reads it. Each tensor has a chunk
 // at least, and its path is not empty.

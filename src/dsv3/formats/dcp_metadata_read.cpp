@@ -58,7 +58,7 @@ struct Storage {
 
 class MetadataReader {
  public:
-  explicit MetadataReader(const std::filesystem::path& path) : file_(path) {}
+  explicit MetadataReader(const InputFile& file) : file_(file) {}
 
   DcpMetadata read() {
     if (file_.size() > kMaxFile) {
@@ -350,7 +350,7 @@ class MetadataReader {
     return path;
   }
 
-  InputFile file_;
+  const InputFile& file_;
   std::vector<Storage> storage_;  // by index()
   size_t num_chunks_ = 0;
   DcpMetadata out_;
@@ -358,6 +358,10 @@ class MetadataReader {
 
 }  // namespace
 
-DcpMetadata read_dcp_metadata(const std::filesystem::path& file) { return MetadataReader(file).read(); }
+DcpMetadata read_dcp_metadata(const InputFile& file) { return MetadataReader(file).read(); }
+
+DcpMetadata read_dcp_metadata(const std::filesystem::path& path) {
+  return read_dcp_metadata(InputFile(path));
+}
 
 }  // namespace dsv3

@@ -51,11 +51,14 @@ size_t name_hash(std::string_view name) { return std::hash<std::string_view>()(n
 
 int64_t TensorInfo::numel() const { return static_cast<int64_t>(end - begin) / dtype_size(dtype); }
 
-SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : file_(path) {
-  const uint64_t length = header_length(file_);
+SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
+    : SafetensorsFile(std::make_unique<InputFile>(path)) {}
+
+SafetensorsFile::SafetensorsFile(std::unique_ptr<const InputFile> file) : file_(std::move(file)) {
+  const uint64_t length = header_length(*file_);
   data_begin_ = 8 + length;
-  const uint64_t data_size = file_.size() - data_begin_;
-  auto header = parse_safetensors_header(file_, length, data_size);
+  const uint64_t data_size = file_->size() - data_begin_;
+  auto header = parse_safetensors_header(*file_, length, data_size);
   tensors_ = std::move(header.tensors);
   metadata_ = std::move(header.metadata);
 
@@ -69,13 +72,13 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : file_(path
   };
   std::ranges::sort(by_name_, {}, key);
   if (auto twin = std::ranges::adjacent_find(by_name_, {}, key); twin != by_name_.end()) {
-    throw InputError(file_.path(), key(*twin).second, "duplicate key");
+    throw InputError(file_->path(), key(*twin).second, "duplicate key");
   }
   uint64_t at = 0;
   for (const TensorInfo& tensor : tensors_) {
     if (tensor.begin != at) {
       throw InputError(
-          file_.path(), tensor.name,
+          file_->path(), tensor.name,
           tensor.begin > at
               ? fmt::format("begins at {}: bytes {} to there belong to no tensor", tensor.begin, at)
               : fmt::format("begins at {}, overlaps the tensor that ends at {}", tensor.begin, at));
@@ -83,7 +86,7 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : file_(path
     at = tensor.end;
   }
   if (at != data_size) {
-    throw InputError(file_.path(), fmt::format("byte {}", data_begin_ + at),
+    throw InputError(file_->path(), fmt::format("byte {}", data_begin_ + at),
                      fmt::format("{} trailing bytes belong to no tensor", data_size - at));
   }
 }
@@ -102,7 +105,7 @@ void SafetensorsFile::read(const TensorInfo& tensor, std::span<std::byte> out, u
   if (offset > size || out.size() > size - offset) {
     throw std::logic_error(fmt::format("{}: bytes {} + {} of {}", tensor.name, offset, out.size(), size));
   }
-  file_.read(out, data_begin_ + tensor.begin + offset);
+  file_->read(out, data_begin_ + tensor.begin + offset);
 }
 
 SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, const std::vector<Entry>& entries,

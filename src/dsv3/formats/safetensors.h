@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -33,8 +34,9 @@ class SafetensorsFile {
   // Reads and checks the whole header, piece by piece: memory follows the tensors that it holds, not what it
   // claims. InputError{file, tensor or byte, why}.
   explicit SafetensorsFile(const std::filesystem::path& path);
+  explicit SafetensorsFile(std::unique_ptr<const InputFile> file);
 
-  const std::string& path() const { return file_.path(); }
+  const std::string& path() const { return file_->path(); }
   const std::vector<TensorInfo>& tensors() const { return tensors_; }  // by data offset
   const TensorInfo* find(std::string_view name) const;                 // nullptr when absent
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
@@ -42,7 +44,7 @@ class SafetensorsFile {
   void read(const TensorInfo& tensor, std::span<std::byte> out, uint64_t offset = 0) const;
 
  private:
-  InputFile file_;
+  std::unique_ptr<const InputFile> file_;
   uint64_t data_begin_ = 0;
   std::vector<TensorInfo> tensors_;
   // By hash, then name: a million names sort fast, and no choice of names makes it slow.

@@ -22,13 +22,16 @@ class Optimizer {
   // does.
   StepInfo step(const StepResult& result, double lr, double gamma, bool loss_finite = true);
 
-  int64_t updates() const { return t_; }
-
- private:
+  // What a checkpoint holds of it: the moments of every trainable unit, and Adam's t.
   struct Moments {
     FlatUnit* unit;
     at::Tensor first, second;  // of the shard
   };
+  const std::vector<Moments>& moments() const { return moments_; }
+  int64_t updates() const { return t_; }
+  void set_updates(int64_t updates) { t_ = updates; }
+
+ private:
   void update(Moments& moments, const FlatUnit::Range& range, double lr);
 
   Model& model_;

@@ -79,7 +79,8 @@ class Model {
   const UnitParams& unit(int index) const { return units_[static_cast<size_t>(index)]; }
   std::vector<FlatUnit*> flat_units_of(int unit) const;
   std::vector<RouterState>& router_states() { return router_states_; }
-  RouterState* router_state(int64_t layer);  // nullptr in a dense block
+  RouterState* router_state(int64_t layer);         // nullptr in a dense block
+  at::Tensor bias_of(const ParamSpec& spec) const;  // [E], of the router whose correction bias spec is
   // The output head: lm_head, or the embedding when tied.
   Param& head() const;
   // Elements [begin, begin + count) of a parameter, gathered from the ranks of one copy of the model: flat,
@@ -88,7 +89,6 @@ class Model {
 
  private:
   void add_flat_units(int unit, ParamGroup group);
-  at::Tensor bias_of(const ParamSpec& spec) const;  // of the router whose correction bias spec is
 
   Mesh mesh_;
   ExecOptions exec_;

@@ -2,35 +2,14 @@
 
 #include "dsv3/base/error.h"
 #include "dsv3/base/philox.h"
-#include "dsv3/convert/hf_folder.h"
+#include "dsv3/convert/hf_writer.h"
+#include "dsv3/convert/model_weights.h"
 #include "dsv3/ops/torch_pch.h"
+#include "dsv3/parallel/fill.h"
 #include "dsv3/parallel/model.h"
 
 namespace dsv3 {
 namespace {
-
-constexpr int64_t kPiece = 1 << 20;  // elements that travel at a time
-
-// Fills flat `target` (fp32 or fp64, any device) piece by piece from fn(begin, span).
-template <class Fn>
-void fill_pieces(at::Tensor target, Fn fn) {
-  const at::Tensor flat = target.view({-1});
-  std::vector<float> narrow;
-  std::vector<double> wide;
-  for (int64_t begin = 0; begin < flat.numel(); begin += kPiece) {
-    const int64_t count = std::min(kPiece, flat.numel() - begin);
-    at::Tensor piece = flat.narrow(0, begin, count);
-    if (target.scalar_type() == at::kDouble) {
-      wide.resize(count);
-      fn(begin, std::span<double>(wide));
-      piece.copy_(at::from_blob(wide.data(), {count}, at::kDouble));
-    } else {
-      narrow.resize(count);
-      fn(begin, std::span<float>(narrow));
-      piece.copy_(at::from_blob(narrow.data(), {count}, at::kFloat));
-    }
-  }
-}
 
 // Runs fn on a copy of x that lies on `device`, and brings the result back.
 template <class Fn>
@@ -74,7 +53,7 @@ void Model::initialise(uint64_t seed) {
 std::vector<int64_t> Model::load(const std::filesystem::path& folder, bool allow_missing_mtp) {
   at::NoGradGuard no_grad;
   mesh_.phase("load");
-  const HfReader reader(folder, shared_.config);
+  const ModelWeights reader(folder, shared_.config);
   const std::vector<int64_t>& missing = reader.missing_mtp();
   if (!missing.empty() && !allow_missing_mtp)
     throw InputError(folder.string(), "MTP depth " + std::to_string(missing.front()),

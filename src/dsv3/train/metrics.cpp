@@ -37,11 +37,11 @@ std::string json_line(const StepMetrics& m) {
                         group.calls, group.bytes);
   return fmt::format(
       R"({{"step":{},"tokens":{},"loss":{},"lm_loss":{},"mtp_loss":{},"balance_loss":{},"lr":{},"grad_norm":{},)"
-      R"("tokens_per_s":{},"step_s":{},"data_s":{},"comm_s":{},"save_s":0,"mem_bytes":{},"max_vio":{},)"
+      R"("tokens_per_s":{},"step_s":{},"data_s":{},"comm_s":{},"save_s":{},"mem_bytes":{},"max_vio":{},)"
       R"("dead_experts":{},"skipped":{},"comm":{{{}}}}})",
       m.step, m.tokens, number(m.loss), number(m.lm_loss), number(m.mtp_loss), number(m.balance_loss),
       number(m.lr), number(m.grad_norm), number(static_cast<double>(m.step_tokens) / m.step_s),
-      number(m.step_s), number(m.data_s), number(m.comm_s), m.mem_bytes,
+      number(m.step_s), number(m.data_s), number(m.comm_s), number(m.save_s), m.mem_bytes,
       number(load ? load->max_violation : 0), dead, m.skipped, comm);
 }
 

@@ -17,6 +17,7 @@ struct StepMetrics {
   double loss = 0, lm_loss = 0, mtp_loss = 0, balance_loss = 0;
   double lr = 0, grad_norm = 0;
   double step_s = 0, data_s = 0, comm_s = 0;  // comm_s: this rank's waiting in collectives
+  double save_s = 0;                          // training stood still for a checkpoint since the step before
   int64_t step_tokens = 0;
   int64_t mem_bytes = 0;  // peak resident memory of the process
   std::vector<LayerLoad> load;

@@ -3,20 +3,12 @@
 
 #include <functional>
 
+#include "dsv3/checkpoint/train_state.h"
 #include "dsv3/optim/optimizer.h"
 #include "dsv3/train/loader.h"
 #include "dsv3/train/metrics.h"
 
 namespace dsv3 {
-
-// Where a run stands; what a checkpoint will hold beside weights and moments.
-struct TrainState {
-  int64_t step = 0;     // steps begun, skipped ones too
-  int64_t tokens = 0;   // input positions without padding
-  int64_t cursor = 0;   // samples of the training stream consumed
-  int64_t skipped = 0;  // steps without an update
-  int64_t bad_in_a_row = 0;
-};
 
 // What a mesh moves between two readings.
 class CommMeter {
@@ -45,6 +37,8 @@ class Trainer {
   // Steps of the whole run where that is known before it ends, else 0.
   int64_t total_steps() const;
   const TrainState& state() const { return state_; }
+  // Goes on from there: weights and moments are those of that step.
+  void resume(const TrainState& state) { state_ = state; }
 
  private:
   const RunConfig& run_;

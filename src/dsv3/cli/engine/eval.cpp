@@ -31,10 +31,11 @@ double bytes_per_token(const std::string& prefix) {
 
 int eval_command(std::vector<std::string> args) {
   CLI::App app("Loss, perplexity and bits per byte over disjoint windows; expert load per layer.", "eval");
-  std::string model_dir, data, baseline;
+  ModelFlags model;
+  std::string data, baseline;
   int64_t seq_len = 0, micro_batch = 4, batches = 0;
   bool json = false;
-  app.add_option("--model", model_dir, "Hugging Face or run folder")->required();
+  model.add_to(app);
   app.add_option("--data", data, "PREFIX of the token files")->required();
   app.add_option("--seq-len", seq_len, "positions of a window, default 1024 or what the data holds");
   app.add_option("--micro-batch", micro_batch, "windows at a time")
@@ -56,7 +57,7 @@ int eval_command(std::vector<std::string> args) {
   if (!baseline.empty() && !std::filesystem::exists(baseline + ".idx"))
     throw UsageError("--baseline", printable(baseline, 400) + ".idx: no such file");
 
-  LoadedModel loaded = load_model(model_dir, flags);
+  LoadedModel loaded = load_model(model, flags);
   loaded.run.data.valid = {{data, 1}};
   if (seq_len == 0) seq_len = std::min<int64_t>(1024, IndexedDataset(data).num_tokens() - 1);
   if (seq_len < 1) throw UsageError("--seq-len", std::to_string(seq_len) + ", expected 1 or more");

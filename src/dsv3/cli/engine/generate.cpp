@@ -11,8 +11,8 @@
 #include "dsv3/cli/command.h"
 #include "dsv3/cli/engine/commands.h"
 #include "dsv3/cli/engine/load_model.h"
-#include "dsv3/cli/engine/ranks.h"
 #include "dsv3/cli/engine/utf8_stream.h"
+#include "dsv3/comm/agreement.h"
 #include "dsv3/data/tokenizer.h"
 #include "dsv3/formats/npy.h"
 #include "dsv3/ops/torch_pch.h"
@@ -21,7 +21,8 @@ namespace dsv3 {
 namespace {
 
 struct Arguments {
-  std::string model, prompt, tokens, out, tokenizer = std::string(ByteTokenizer::kName);
+  ModelFlags model;
+  std::string prompt, tokens, out, tokenizer = std::string(ByteTokenizer::kName);
   GenerateOptions options;
 };
 
@@ -65,14 +66,16 @@ void continue_tokens(Model& model, const Arguments& arguments) {
 }
 
 // Documents were cut by the tokenizer's own eos, whatever the configuration calls eos.
-void continue_text(Model& model, const Arguments& arguments) {
+void continue_text(const LoadedModel& loaded, const Arguments& arguments) {
+  Model& model = *loaded.model;
+  const std::filesystem::path& folder = loaded.folder;
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "tiktoken.model"})
-    if (std::filesystem::exists(model_folder(arguments.model) / name))
+    if (std::filesystem::exists(folder / name))
       throw UsageError("--prompt",
                        "the model has a tokenizer of its own (" + std::string(name) + "), not supported yet",
                        "give tokens with --tokens");
   if (model.config().vocab_size < ByteTokenizer::kVocab)
-    throw InputError(arguments.model, "vocab_size",
+    throw InputError(folder.string(), "vocab_size",
                      fmt::format("{} is smaller than the byte tokenizer's {}", model.config().vocab_size,
                                  ByteTokenizer::kVocab),
                      "give tokens with --tokens");
@@ -102,7 +105,7 @@ int generate_command(std::vector<std::string> args) {
       "generate");
   Arguments arguments;
   GenerateOptions& options = arguments.options;
-  app.add_option("--model", arguments.model, "Hugging Face folder or run folder")->required();
+  arguments.model.add_to(app);
   app.add_option("--prompt", arguments.prompt, "text to continue");
   app.add_option("--tokens", arguments.tokens, "FILE.npy of token ids [B, S] to continue");
   app.add_option("--out", arguments.out,
@@ -121,7 +124,7 @@ int generate_command(std::vector<std::string> args) {
 
   const LoadedModel loaded = load_model(arguments.model, run_flags);
   if (arguments.tokens.empty()) {
-    continue_text(*loaded.model, arguments);
+    continue_text(loaded, arguments);
   } else {
     continue_tokens(*loaded.model, arguments);
   }

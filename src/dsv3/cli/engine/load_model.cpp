@@ -2,29 +2,49 @@
 
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
+
 #include "dsv3/base/error.h"
 #include "dsv3/cli/engine/ranks.h"
-#include "dsv3/convert/hf_folder.h"
+#include "dsv3/convert/checkpoint.h"
+#include "dsv3/convert/dcp_folder.h"
+#include "dsv3/convert/model_weights.h"
+#include "dsv3/convert/run_folder.h"
 #include "dsv3/train/trainer.h"
 
 namespace dsv3 {
+
+void ModelFlags::add_to(CLI::App& app) {
+  app.add_option("--model", folder, "Hugging Face folder, DCP folder or run folder")->required();
+  app.add_option("--config", config, "config.json of a DCP folder that holds none");
+}
 
 std::filesystem::path model_folder(const std::filesystem::path& path) {
   std::error_code error;
   if (!std::filesystem::is_directory(path, error))
     throw UsageError("--model", printable(path.string(), 400) + ": no such folder");
-  if (std::filesystem::exists(path / "config.json", error)) return path;
-  if (std::filesystem::exists(path / "hf" / "config.json", error)) return path / "hf";
-  throw InputError(path.string(), "config.json", "is missing, here and in hf/",
-                   "name a Hugging Face folder or a finished run");
+  const std::filesystem::path folder = checkpoint_folder(path);
+  const std::vector<int64_t> steps = list_checkpoints(path);
+  if (!steps.empty() && folder != checkpoint_path(path, steps.front()))
+    fmt::print(stderr, "dsv3: warning: {} cannot be read: {} is taken\n",
+               printable(checkpoint_path(path, steps.front()).string(), 400),
+               printable(folder.string(), 400));
+  return folder;
 }
 
-LoadedModel load_model(const std::filesystem::path& path, const std::vector<std::string>& flags,
-                       bool gradients) {
+LoadedModel load_model(const ModelFlags& model, const std::vector<std::string>& flags, bool gradients) {
   LoadedModel loaded;
-  loaded.folder = model_folder(path);
-  loaded.run = RunConfig::from_flags(flags, ModelConfig::load(loaded.folder));
-  const std::vector<int64_t> missing = HfReader(loaded.folder, loaded.run.model).missing_mtp();
+  loaded.folder = model_folder(model.folder);
+  const bool has_config = std::filesystem::exists(loaded.folder / "config.json");
+  if (model.config.empty() && !has_config && is_dcp_folder(loaded.folder))
+    throw UsageError("--config", printable(loaded.folder.string(), 400) + " holds no config.json",
+                     "name the model's");
+  if (model.config.empty() && !has_config)
+    throw InputError(model.folder, "config.json", "is missing, here and in hf/",
+                     "name a Hugging Face folder, a DCP folder or a run");
+  loaded.run = RunConfig::from_flags(
+      flags, ModelConfig::load(model.config.empty() ? loaded.folder : std::filesystem::path(model.config)));
+  const std::vector<int64_t> missing = ModelWeights(loaded.folder, loaded.run.model).missing_mtp();
   if (!missing.empty()) {
     loaded.run.model.num_nextn_predict_layers = missing.front() - 1;
   }

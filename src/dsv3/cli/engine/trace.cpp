@@ -96,9 +96,10 @@ void write_tensors(const std::string& path, const std::map<std::string, Tensor>&
 
 int trace_command(std::vector<std::string> args) {
   CLI::App app("Logits, losses, routing and gradients of one batch, as a safetensors file.", "trace");
-  std::string model_dir, tokens, mask, labels, positions, documents, routing, dtype = "fp32", out;
+  ModelFlags model;
+  std::string tokens, mask, labels, positions, documents, routing, dtype = "fp32", out;
   bool grads = false;
-  app.add_option("--model", model_dir, "Hugging Face or run folder")->required();
+  model.add_to(app);
   app.add_option("--tokens", tokens, "int64 [B, S] .npy")->required();
   app.add_option("--mask", mask, "[B, S] .npy, 0 = padding (left or right)");
   app.add_option("--labels", labels,
@@ -114,7 +115,7 @@ int trace_command(std::vector<std::string> args) {
   flags.push_back("train.dtype=" + dtype);
   require_exists(std::filesystem::absolute(out).parent_path());
 
-  LoadedModel loaded = load_model(model_dir, flags, grads);
+  LoadedModel loaded = load_model(model, flags, grads);
   if (const int ranks = loaded.model->mesh().world_size(); ranks > 1)
     throw UsageError("dsv3 trace", "runs in one process, the world has " + std::to_string(ranks) + " ranks",
                      "start it without a launcher");

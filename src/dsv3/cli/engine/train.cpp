@@ -3,15 +3,19 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <csignal>
+#include <utility>
 
 #include "dsv3/base/error.h"
-#include "dsv3/base/file.h"
+#include "dsv3/checkpoint/resume.h"
+#include "dsv3/checkpoint/saver.h"
 #include "dsv3/cli/command.h"
 #include "dsv3/cli/engine/commands.h"
 #include "dsv3/cli/engine/load_model.h"
-#include "dsv3/cli/engine/ranks.h"
+#include "dsv3/cli/engine/run_folder.h"
 #include "dsv3/cli/engine/run_log.h"
+#include "dsv3/comm/agreement.h"
 #include "dsv3/ops/device.h"
 #include "dsv3/train/trainer.h"
 
@@ -49,18 +53,6 @@ class StopSignals {
   struct sigaction before_[2];
 };
 
-// The run folder: new or empty, so that nothing is overwritten.
-void create_run_folder(const RunConfig& run) {
-  const std::filesystem::path out = run.train.out;
-  std::error_code error;
-  if (std::filesystem::exists(out, error) && !std::filesystem::is_empty(out, error))
-    throw UsageError("train.out", printable(out.string(), 400) + ": is not empty",
-                     "name another folder or remove it");
-  std::filesystem::create_directories(out, error);
-  if (error) throw RunError(out.string(), "cannot be created: " + error.message());
-  write_atomically(out / "run.toml", run.to_toml());
-}
-
 // 8.5M, 671.0B
 std::string in_words(int64_t count) {
   const auto value = static_cast<double>(count);
@@ -81,12 +73,25 @@ void initialise(Model& model, const RunConfig& run, RunLog& log) {
 void check_supported(const RunConfig& run) {
   if (run.train.device == "cuda" && num_cuda_devices() == 0)
     throw UsageError("train.device", "'cuda', but no GPU is visible", "use cpu");
-  if (!run.checkpoint.resume.empty() || run.checkpoint.every > 0)
-    throw UsageError("checkpoint", "saving and resuming are not built yet", "remove the section");
   if (run.metrics.tensorboard)
     throw UsageError("metrics.tensorboard", "is not built yet", "metrics.jsonl holds the values");
   if (run.data.fim_rate > 0) throw UsageError("data.fim_rate", "is not built yet", "leave it at 0");
 }
+
+// Seconds that calls took since they were last asked for.
+class Stopwatch {
+ public:
+  template <class Call>
+  void run(Call call) {
+    const auto start = std::chrono::steady_clock::now();
+    call();
+    seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+  double take() { return std::exchange(seconds_, 0); }
+
+ private:
+  double seconds_ = 0;
+};
 
 // SIGINT or SIGTERM if any rank got one: all stop after the same step. 0: none.
 int agreed_signal(const Mesh& mesh) {
@@ -114,13 +119,18 @@ int train_command(std::vector<std::string> args) {
   if (!run.data.valid.empty()) valid.emplace(run, mesh, /*valid=*/true);
   Model model(run.model, mesh, ExecOptions::from(run));
   RunLog log(mesh.rank() == 0);
-  initialise(model, run, log);
   Optimizer optimizer(model, run.optim);
+  std::optional<Resumed> resumed;
+  if (!run.checkpoint.resume.empty())
+    resumed = resume(model, optimizer, run, [&](const std::string& line) { log.warn(line); });
+  if (!resumed) initialise(model, run, log);
   const std::filesystem::path out = run.train.out;
-  std::optional<MetricsFile> metrics_file;  // rank 0's
+  std::optional<RunFolder> folder;  // rank 0's, as the next
+  std::optional<MetricsFile> metrics_file;
   on_rank_zero(mesh, [&] {
-    create_run_folder(run);
+    folder.emplace(run);
     log.open(out / "log.txt");
+    keep_metrics_until(out / "metrics.jsonl", resumed ? resumed->train.step : 0);
     metrics_file.emplace(out / "metrics.jsonl");
   });
   auto write_metrics = [&](const std::string& line) {
@@ -134,22 +144,37 @@ int train_command(std::vector<std::string> args) {
     log.say(fmt::format("{} ranks: replicate {}, shard {}, ep {}", layout.world(), layout.replicate,
                         layout.shard, layout.ep));
   Trainer trainer(run, model, optimizer, loader);
+  if (resumed) {
+    trainer.resume(resumed->train);
+    log.say(fmt::format("resumed from {}, {} tokens seen", resumed->folder.string(), resumed->train.tokens));
+  }
+  Saver saver(model, optimizer, run);
+  auto tell = [&](const std::string& line) {
+    if (line.starts_with("warning: ")) return log.warn(line.substr(9));
+    if (!line.empty()) log.say(line);
+  };
   auto evaluate_now = [&] {
     const EvalResult result = evaluate(model, *valid, run.train.micro_batch, run.eval.batches);
     write_metrics(json_line(result, trainer.state().step, trainer.state().tokens));
     log.say(fmt::format("{:>11} held-out loss {:.4f} over {} tokens", trainer.state().step, result.loss,
                         result.targets));
   };
+  if (resumed && trainer.done() && std::filesystem::exists(out / "hf")) {
+    log.say("nothing is left to do");
+    return 0;
+  }
   std::optional<StopSignals> signals(std::in_place);
   double spent = 0;
   int signal = 0;
+  const int64_t first = trainer.state().step;
+  Stopwatch saving;
   while (!trainer.done() && signal == 0) {
-    const StepMetrics metrics = trainer.step();
+    StepMetrics metrics = trainer.step();
+    metrics.save_s = saving.take();
     spent += metrics.step_s;
     const int64_t total = trainer.total_steps();
-    const double left =
-        total > 0 ? spent / static_cast<double>(metrics.step) * static_cast<double>(total - metrics.step)
-                  : -1;
+    const double a_step = spent / static_cast<double>(metrics.step - first);
+    const double left = total > 0 ? a_step * static_cast<double>(total - metrics.step) : -1;
     if (metrics.step % run.metrics.every == 0) {
       if ((metrics.step / run.metrics.every - 1) % 20 == 0) log.say(step_header());
       log.say(step_line(metrics, total, left));
@@ -159,14 +184,27 @@ int train_command(std::vector<std::string> args) {
       write_metrics(json_line(metrics.load, metrics.step));
     trainer.check_progress();
     if (valid && run.eval.every > 0 && metrics.step % run.eval.every == 0 && !trainer.done()) evaluate_now();
+    saving.run([&] {
+      tell(saver.poll());
+      if (run.checkpoint.every > 0 && metrics.step % run.checkpoint.every == 0)
+        tell(saver.begin(trainer.state()));
+    });
     signal = agreed_signal(mesh);
+  }
+  if (!trainer.done() || run.checkpoint.every > 0) {
+    tell(saver.begin(trainer.state()));
+    tell(saver.poll(/*wait=*/true));
   }
   signals.reset();
   if (!trainer.done()) {
-    log.warn(fmt::format("stopped after step {}; nothing was saved", trainer.state().step));
-    return 128 + signal;
+    if (saver.last_step() != trainer.state().step)
+      throw RunError(out.string(),
+                     fmt::format("stopped after step {}, which could not be saved", trainer.state().step));
+    log.warn(fmt::format("stopped after step {}; go on with --checkpoint.resume=auto", trainer.state().step));
+    return static_cast<int>(ExitCode::stopped);
   }
   if (valid) evaluate_now();
+  on_rank_zero(mesh, [&] { std::filesystem::remove_all(out / "hf"); });  // of a shorter run that was resumed
   model.save_hf(out / "hf");
   log.say(fmt::format("weights in {}", (out / "hf").string()));
   return 0;

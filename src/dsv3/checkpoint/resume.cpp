@@ -1,0 +1,105 @@
+#include "dsv3/checkpoint/resume.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <set>
+
+#include "dsv3/base/error.h"
+#include "dsv3/checkpoint/contents.h"
+#include "dsv3/comm/agreement.h"
+#include "dsv3/convert/dcp_folder.h"
+#include "dsv3/convert/run_folder.h"
+#include "dsv3/parallel/fill.h"
+
+namespace dsv3 {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr const char* kState = "dsv3.state";
+
+void fill(const DcpFolder& folder, const SavedRange& range) {
+  const StoredTensor* stored = folder.find(range.key);
+  if (stored == nullptr)
+    throw InputError(folder.file(), range.key, "is missing",
+                     "was it frozen in the run that saved this checkpoint?");
+  if (stored->shape != range.shape)
+    throw InputError(folder.file(), range.key,
+                     fmt::format("has shape [{}], expected [{}]", fmt::join(stored->shape, ", "),
+                                 fmt::join(range.shape, ", ")));
+  fill_pieces(range.values, [&](int64_t begin, auto out) { folder.read(*stored, range.begin + begin, out); });
+}
+
+// What the ranks' ranges leave: keys of no parameter, and the files beside the tensors.
+void check_the_rest(const DcpFolder& folder, const std::vector<SavedRange>& ranges) {
+  std::set<std::string_view> used;
+  for (const SavedRange& range : ranges) used.insert(range.key);
+  std::vector<std::byte> bytes;
+  for (const auto& [key, stored] : folder.tensors()) {
+    if (used.contains(key)) continue;
+    const auto size = dtype_size(stored.dtype);
+    constexpr int64_t kPiece = 1 << 20;
+    for (int64_t begin = 0; begin < stored.numel(); begin += kPiece) {
+      bytes.resize(static_cast<size_t>(std::min(kPiece, stored.numel() - begin) * size));
+      folder.read_bytes(stored, begin, bytes);
+    }
+  }
+  folder.check_objects_and_files();
+}
+
+// Rank 0 looks, so that all see the same.
+std::vector<fs::path> candidates(const Mesh& mesh, const fs::path& run) {
+  std::vector<int64_t> steps;
+  if (mesh.rank() == 0) steps = list_checkpoints(run);
+  const int64_t count = static_cast<int64_t>(steps.size());
+  steps.resize(static_cast<size_t>(mesh.sum(std::span<const int64_t>(&count, 1), "checkpoints")[0]), 0);
+  std::vector<fs::path> folders;
+  for (const int64_t step : mesh.sum(steps, "checkpoints")) folders.push_back(checkpoint_path(run, step));
+  return folders;
+}
+
+}  // namespace
+
+SavedState load_checkpoint(Model& model, Optimizer& optimizer, const fs::path& path) {
+  at::NoGradGuard no_grad;
+  model.mesh().phase("load");
+  SavedState state;
+  on_all_ranks(model.mesh(), [&] {
+    const DcpFolder folder(path);
+    const auto text = folder.object(kState);
+    if (!text || !text->is(PickleKind::text))
+      throw InputError(folder.file(), kState, "is missing: weights without a training state",
+                       "take them by model.init");
+    state = SavedState::parse(text->text(), folder.file());
+    require_same_model(state.model, model.config(), path.string());
+    const std::vector<SavedRange> ranges = saved_ranges(model, optimizer, /*all=*/true);
+    for (const SavedRange& range : ranges) fill(folder, range);
+    if (model.mesh().rank() == 0) check_the_rest(folder, ranges);
+  });
+  optimizer.set_updates(state.updates);
+  return state;
+}
+
+std::optional<Resumed> resume(Model& model, Optimizer& optimizer, const RunConfig& run,
+                              const std::function<void(const std::string&)>& warn) {
+  const bool is_auto = run.checkpoint.resume == "auto";
+  const fs::path from = is_auto ? run.train.out : run.checkpoint.resume;
+  if (!is_auto && is_dcp_folder(from)) return Resumed{from, load_checkpoint(model, optimizer, from).train};
+  const std::vector<fs::path> folders = candidates(model.mesh(), from);
+  for (const fs::path& folder : folders) {
+    try {
+      return Resumed{folder, load_checkpoint(model, optimizer, folder).train};
+    } catch (const Error& error) {
+      if (error.code() != ExitCode::content) throw;
+      warn(fmt::format("checkpoint {} is not valid and is passed by: {}", folder.filename().string(),
+                       error.what()));
+    }
+  }
+  if (folders.empty() && is_auto) return std::nullopt;
+  throw InputError((from / "checkpoints").string(), "",
+                   folders.empty() ? "holds no checkpoint" : "none of its checkpoints is valid",
+                   "name another by checkpoint.resume, or begin anew in another train.out");
+}
+
+}  // namespace dsv3

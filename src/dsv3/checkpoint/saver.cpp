@@ -1,0 +1,167 @@
+#include "dsv3/checkpoint/saver.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+
+#include "dsv3/base/error.h"
+#include "dsv3/checkpoint/contents.h"
+#include "dsv3/comm/agreement.h"
+#include "dsv3/convert/hf_plan.h"
+#include "dsv3/convert/run_folder.h"
+#include "dsv3/ops/torch_pch.h"
+#include "dsv3/optim/schedule.h"
+
+namespace dsv3 {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr uint64_t kMaxPart = 1ull << 30;
+
+// A rank's list of what it wrote, until rank 0 has joined them.
+fs::path part_path(const fs::path& folder, int64_t rank) { return folder / fmt::format(".part-{}", rank); }
+
+void create_new(const fs::path& folder) {
+  std::error_code error;
+  fs::remove_all(folder, error);
+  fs::create_directories(folder, error);
+  if (error) throw RunError(printable(folder.string(), 400), "cannot be created: " + error.message());
+}
+
+void rename_folder(const fs::path& from, const fs::path& to) {
+  std::error_code error;
+  fs::rename(from, to, error);
+  if (error) throw RunError(printable(to.string(), 400), "rename: " + error.message());
+}
+
+// Out of the way first, so that no half-removed folder has a checkpoint's name.
+void remove_checkpoint(const fs::path& folder) {
+  const fs::path aside = folder.string() + ".old.tmp";
+  std::error_code ignored;
+  fs::remove_all(aside, ignored);
+  rename_folder(folder, aside);
+  fs::remove_all(aside, ignored);
+}
+
+void prune(const RunConfig& run) {
+  int64_t kept = 0;
+  for (const int64_t step : list_checkpoints(run.train.out)) {
+    const bool for_good = run.checkpoint.keep_every > 0 && step % run.checkpoint.keep_every == 0;
+    if (kept < std::max<int64_t>(run.checkpoint.keep_last, 1)) {
+      ++kept;
+    } else if (!for_good) {
+      remove_checkpoint(checkpoint_path(run.train.out, step));
+    }
+  }
+}
+
+std::string and_then(std::string said, const std::string& more) {
+  return said.empty() || more.empty() ? said + more : said + "\n" + more;
+}
+
+}  // namespace
+
+Saver::Saver(Model& model, Optimizer& optimizer, const RunConfig& run)
+    : model_(model), optimizer_(optimizer), run_(run) {}
+
+Saver::~Saver() {
+  if (writing_.valid()) writing_.wait();
+}
+
+fs::path Saver::unfinished() const { return checkpoint_path(run_.train.out, step_).string() + ".tmp"; }
+
+std::string Saver::begin(const TrainState& state) {
+  at::NoGradGuard no_grad;
+  const std::string said = poll(/*wait=*/true);
+  if (state.step == last_step_) return said;
+  step_ = state.step;
+  const Mesh& mesh = model_.mesh();
+  mesh.phase("save");
+  try {
+    on_rank_zero(mesh, [&] { create_new(unfinished()); });
+  } catch (const Error& error) {
+    return and_then(said, failed(error.what()));
+  }
+  const SavedState saved{
+      .train = state, .updates = optimizer_.updates(), .model = run_.model, .run = run_.to_toml()};
+  std::vector<SavedRange> ranges = saved_ranges(model_, optimizer_, /*all=*/false);
+  if (run_.checkpoint.async)
+    for (SavedRange& range : ranges)
+      range.values = range.values.detach().to(at::kCPU, range.values.scalar_type(), false, /*copy=*/true);
+  std::packaged_task<void()> task([this, saved, ranges = std::move(ranges), folder = unfinished()] {
+    const int64_t rank = model_.mesh().rank();
+    DcpFileWriter writer(folder / fmt::format("__{}_0.distcp", rank));
+    for (const SavedRange& range : ranges) write_range(writer, range);
+    if (rank == 0) {
+      const double lr = learning_rate(run_, saved.train.tokens, saved.train.step + 1);
+      write_optimizer_facts(writer, model_, run_.optim, lr, saved.updates);
+      writer.object("dsv3.state", {"dsv3.state"}, PickleValue::of_text(saved.text()));
+    }
+    write_atomically(part_path(folder, rank), writer.finish().text());
+  });
+  writing_ = task.get_future();
+  if (run_.checkpoint.async) {
+    thread_ = std::jthread(std::move(task));
+    return said;
+  }
+  task();
+  return and_then(said, complete());
+}
+
+std::string Saver::poll(bool wait) {
+  if (!writing_.valid()) return "";
+  if (wait) writing_.wait();
+  const int64_t ready = writing_.wait_for(std::chrono::seconds(0)) == std::future_status::ready ? 1 : 0;
+  const Mesh& mesh = model_.mesh();
+  if (mesh.sum(std::span<const int64_t>(&ready, 1), "save")[0] < mesh.world_size()) return "";
+  return complete();
+}
+
+std::string Saver::complete() {
+  uint64_t bytes = 0;
+  try {
+    on_all_ranks(model_.mesh(), [&] { writing_.get(); });
+    on_rank_zero(model_.mesh(), [&] { bytes = commit(); });
+  } catch (const Error& error) {
+    return failed(error.what());
+  }
+  last_step_ = step_;
+  failures_ = 0;
+  return fmt::format("{:>11} saved, {:.1f} MB", step_, static_cast<double>(bytes) / 1e6);
+}
+
+uint64_t Saver::commit() {
+  const fs::path folder = unfinished(), target = checkpoint_path(run_.train.out, step_);
+  DcpPart whole;
+  for (int64_t rank = 0; rank < model_.mesh().world_size(); ++rank) {
+    const fs::path path = part_path(folder, rank);
+    whole.add(DcpPart::parse(read_text(path, kMaxPart), path.string()));
+    fs::remove(path);
+  }
+  uint64_t bytes = 0;
+  for (const auto& [name, hashes] : whole.files) bytes += hashes.size;
+  write_atomically(folder / "config.json", hf_config_json(run_.model, DType::f32).dump(2) + "\n");
+  write_atomically(folder / "run.toml", run_.to_toml());
+  finish_dcp_folder(folder, std::move(whole));
+  fsync_directory(folder);
+  if (fs::exists(target)) remove_checkpoint(target);  // one that could not be read, and was passed by
+  rename_folder(folder, target);
+  fsync_directory(target.parent_path());
+  prune(run_);
+  return bytes;
+}
+
+std::string Saver::failed(const std::string& why) {
+  writing_ = {};
+  if (model_.mesh().rank() == 0) {
+    std::error_code ignored;
+    fs::remove_all(unfinished(), ignored);
+  }
+  if (++failures_ >= run_.checkpoint.max_failures)
+    throw RunError("checkpoint",
+                   fmt::format("{} in a row could not be saved, the last because of: {}", failures_, why),
+                   "make room, or raise checkpoint.max_failures");
+  return fmt::format("warning: the checkpoint of step {} could not be saved: {}", step_, why);
+}
+
+}  // namespace dsv3

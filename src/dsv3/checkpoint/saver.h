@@ -1,0 +1,53 @@
+#pragma once
+// Checkpoints of a run: written by all ranks at once, whole or absent, in the background if asked for.
+
+#include <filesystem>
+#include <future>
+#include <string>
+#include <thread>
+
+#include "dsv3/checkpoint/train_state.h"
+#include "dsv3/optim/optimizer.h"
+
+namespace dsv3 {
+
+// A checkpoint is the folder RUN/checkpoints/step-N. It is written as step-N.tmp and renamed when every file
+// of every rank is synced and manifest.json holds their hashes. The ranks share a file system.
+//
+// All ranks make the same calls.
+class Saver {
+ public:
+  Saver(Model& model, Optimizer& optimizer, const RunConfig& run);
+  // A checkpoint still being written is not completed: its folder stays step-N.tmp.
+  ~Saver();
+  Saver(const Saver&) = delete;
+  Saver& operator=(const Saver&) = delete;
+
+  // Begins the checkpoint of a step, after the one before is finished. With checkpoint.async the state is
+  // copied and written while training goes on, else it is there when the call returns. The result is what
+  // poll() says.
+  std::string begin(const TrainState& state);
+  // Once a step: completes a checkpoint that all ranks have written. Returns what a person should hear, empty
+  // when nothing happened. wait: until it is complete. RunError after checkpoint.max_failures failures in a
+  // row.
+  std::string poll(bool wait = false);
+
+  int64_t last_step() const { return last_step_; }  // of the newest complete checkpoint of this run, 0: none
+
+ private:
+  std::string complete();
+  std::string failed(const std::string& why);
+  uint64_t commit();  // rank 0; bytes of tensors
+  std::filesystem::path unfinished() const;
+
+  Model& model_;
+  Optimizer& optimizer_;
+  const RunConfig& run_;
+  std::jthread thread_;        // with checkpoint.async
+  std::future<void> writing_;  // this rank's files; not valid: no checkpoint is under way
+  int64_t step_ = 0;           // of the checkpoint under way
+  int64_t last_step_ = 0;
+  int64_t failures_ = 0;  // in a row
+};
+
+}  // namespace dsv3

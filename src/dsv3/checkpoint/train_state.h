@@ -1,0 +1,36 @@
+#pragma once
+// Where a run stands, beside weights and moments.
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "dsv3/base/json.h"
+#include "dsv3/config/run_config.h"
+
+namespace dsv3 {
+
+struct TrainState {
+  int64_t step = 0;     // steps begun, skipped ones too
+  int64_t tokens = 0;   // input positions without padding
+  int64_t cursor = 0;   // samples of the training stream consumed
+  int64_t skipped = 0;  // steps without an update
+  int64_t bad_in_a_row = 0;
+};
+
+// The text under the checkpoint's key `dsv3.state`: the state, Adam's t, and the run that it belongs to.
+struct SavedState {
+  TrainState train;
+  int64_t updates = 0;
+  ModelConfig model;
+  std::string run;  // run.toml
+
+  std::string text() const;
+  // InputError{file, field} when it is no such text, or a count is negative.
+  static SavedState parse(std::string_view text, std::string_view file);
+};
+
+// UsageError that lists the fields in which the models differ.
+void require_same_model(const ModelConfig& saved, const ModelConfig& model, std::string_view checkpoint);
+
+}  // namespace dsv3

@@ -1,0 +1,164 @@
+#include "dsv3/convert/checkpoint.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "dsv3/base/error.h"
+#include "dsv3/base/file.h"
+#include "dsv3/convert/dcp_folder.h"
+#include "dsv3/convert/hf_weights.h"
+#include "dsv3/convert/run_folder.h"
+
+namespace dsv3 {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr int64_t kPiece = 1 << 20;  // elements
+
+bool opens(const fs::path& folder) {
+  try {
+    const DcpFolder dcp(folder);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+std::unique_ptr<TensorStore> open_store(const fs::path& path) {
+  if (is_dcp_folder(path)) return std::make_unique<DcpFolder>(path);
+  return std::make_unique<HfWeights>(path);
+}
+
+// fn(first element, elements) over a tensor in pieces.
+template <class Fn>
+void for_each_piece(int64_t numel, Fn fn) {
+  for (int64_t begin = 0; begin < numel; begin += kPiece) fn(begin, std::min(kPiece, numel - begin));
+}
+
+std::string describe(int64_t differing, int64_t numel, double largest) {
+  return fmt::format("{} of {} elements differ, by up to {:.3g}", differing, numel, largest);
+}
+
+std::string difference(const TensorStore& a, const StoredTensor& x, const TensorStore& b,
+                       const StoredTensor& y) {
+  if (x.shape != y.shape)
+    return fmt::format("shape [{}] and [{}]", fmt::join(x.shape, ", "), fmt::join(y.shape, ", "));
+  const bool numbers = !a.problem_with(x) && !b.problem_with(y);
+  if (!numbers && x.dtype != y.dtype)
+    return fmt::format("dtype {} and {}", dtype_name(x.dtype), dtype_name(y.dtype));
+  int64_t differing = 0;
+  double largest = 0;
+  for_each_piece(x.numel(), [&](int64_t begin, int64_t count) {
+    if (x.dtype == y.dtype) {
+      std::vector<std::byte> left(static_cast<size_t>(count * dtype_size(x.dtype))), right(left.size());
+      a.read_bytes(x, begin, left);
+      b.read_bytes(y, begin, right);
+      if (left == right && x.dtype != DType::f8_e4m3) return;
+      if (!numbers) {
+        const auto size = static_cast<size_t>(dtype_size(x.dtype));
+        for (size_t i = 0; i < left.size(); i += size)
+          differing += std::memcmp(left.data() + i, right.data() + i, size) != 0 ? 1 : 0;
+        return;
+      }
+    }
+    std::vector<double> left(static_cast<size_t>(count)), right(left.size());
+    a.read(x, begin, left);
+    b.read(y, begin, right);
+    for (size_t i = 0; i < left.size(); ++i) {
+      if (std::memcmp(&left[i], &right[i], sizeof(double)) == 0) continue;
+      ++differing;
+      largest = std::max(largest, std::abs(left[i] - right[i]));
+    }
+  });
+  const std::string dtypes =
+      x.dtype == y.dtype ? "" : fmt::format("dtype {} and {}", dtype_name(x.dtype), dtype_name(y.dtype));
+  if (differing == 0) return dtypes.empty() ? "" : dtypes + ", equal values";
+  return (dtypes.empty() ? "" : dtypes + ", ") + describe(differing, x.numel(), largest);
+}
+
+}  // namespace
+
+fs::path checkpoint_folder(const fs::path& path) {
+  require_exists(path);
+  for (const int64_t step : list_checkpoints(path)) {
+    const fs::path folder = checkpoint_path(path, step);
+    if (opens(folder)) return folder;
+  }
+  std::error_code error;
+  const bool own =
+      is_dcp_folder(path) || fs::exists(path / "config.json", error) || !fs::is_directory(path, error);
+  return !own && fs::is_directory(path / "hf", error) ? path / "hf" : path;
+}
+
+Checkpoint::Checkpoint(const fs::path& path) : path_(checkpoint_folder(path)), store_(open_store(path_)) {}
+
+std::string Checkpoint::format() const { return is_dcp_folder(path_) ? "dcp" : "safetensors"; }
+
+bool Checkpoint::has_manifest() const {
+  std::error_code error;
+  return fs::exists(path_ / kManifestName, error);
+}
+
+std::optional<Json> Checkpoint::state() const {
+  const auto* dcp = dynamic_cast<const DcpFolder*>(store_.get());
+  if (dcp == nullptr) return std::nullopt;
+  const auto text = dcp->object("dsv3.state");
+  if (!text || !text->is(PickleKind::text)) return std::nullopt;
+  return parse_json(text->text(), dcp->file());
+}
+
+VerifyResult verify_checkpoint(const fs::path& path, int threads) {
+  VerifyResult result{.path = checkpoint_folder(path),
+                      .verified = false,
+                      .verdict = {},
+                      .bytes = 0,
+                      .damaged = {},
+                      .unlisted = {}};
+  std::error_code error;
+  if (fs::exists(result.path / kManifestName, error)) {
+    FolderCheck check = verify_folder(result.path, {}, threads);
+    result.verified = true;
+    result.verdict = "equal to manifest.json";
+    result.bytes = check.bytes;
+    result.damaged = std::move(check.damaged);
+    result.unlisted = std::move(check.unlisted);
+    if (!result.damaged.empty()) return result;
+  }
+  const Checkpoint checkpoint(result.path);
+  if (result.verified) return result;
+  const TensorStore& store = checkpoint.store();
+  std::vector<std::byte> piece;
+  for (const auto& [name, tensor] : store.tensors()) {
+    for_each_piece(tensor.numel(), [&](int64_t begin, int64_t count) {
+      piece.resize(static_cast<size_t>(count * dtype_size(tensor.dtype)));
+      store.read_bytes(tensor, begin, piece);
+      result.bytes += piece.size();
+    });
+  }
+  if (const auto* dcp = dynamic_cast<const DcpFolder*>(&store)) dcp->check_objects_and_files();
+  result.verdict = checkpoint.format() == "dcp"
+                       ? "unverified: there is no manifest.json; every item has the CRC-32 of its own archive"
+                       : "unverified: there is no manifest.json; names, shapes and sizes fit";
+  return result;
+}
+
+std::vector<TensorDifference> diff_checkpoints(const fs::path& left, const fs::path& right) {
+  const Checkpoint a(left), b(right);
+  std::vector<TensorDifference> differences;
+  for (const auto& [name, tensor] : a.store().tensors()) {
+    const StoredTensor* other = b.store().find(name);
+    const std::string what = other == nullptr ? "is missing in " + b.path().string()
+                                              : difference(a.store(), tensor, b.store(), *other);
+    if (!what.empty()) differences.push_back({name, what});
+  }
+  for (const auto& [name, tensor] : b.store().tensors())
+    if (a.store().find(name) == nullptr) differences.push_back({name, "is missing in " + a.path().string()});
+  std::ranges::sort(differences, {}, &TensorDifference::name);
+  return differences;
+}
+
+}  // namespace dsv3

@@ -1,0 +1,57 @@
+#pragma once
+// A checkpoint of any format, looked at and compared.
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "dsv3/base/json.h"
+#include "dsv3/convert/tensor_store.h"
+#include "dsv3/convert/verify_folder.h"
+
+namespace dsv3 {
+
+class Checkpoint {
+ public:
+  // A Hugging Face folder, a DCP folder, one .safetensors, or a run folder: its newest checkpoint, else its
+  // hf/. UsageError when there is no such path; InputError as the format's reader says.
+  explicit Checkpoint(const std::filesystem::path& path);
+
+  const std::filesystem::path& path() const { return path_; }  // of the checkpoint itself
+  std::string format() const;                                  // "dcp" | "safetensors"
+  const TensorStore& store() const { return *store_; }
+  bool has_manifest() const;
+  // dsv3.state of a run's checkpoint.
+  std::optional<Json> state() const;
+
+ private:
+  std::filesystem::path path_;
+  std::unique_ptr<TensorStore> store_;
+};
+
+// The folder that a path stands for: of a run, its newest checkpoint whose names can be read, else its hf/;
+// else the path itself.
+std::filesystem::path checkpoint_folder(const std::filesystem::path& path);
+
+struct VerifyResult {
+  std::filesystem::path path;
+  bool verified = false;  // against a manifest
+  std::string verdict;    // in words: what was checked
+  uint64_t bytes = 0;
+  std::vector<Damage> damaged;
+  std::vector<std::string> unlisted;  // files that the manifest does not list
+};
+// Reads every byte. With a manifest.json each block of each file; without, the structure, every tensor, and
+// the CRC-32 that DCP items have, which is "unverified". InputError where the structure itself is damaged.
+VerifyResult verify_checkpoint(const std::filesystem::path& path, int threads);
+
+struct TensorDifference {
+  std::string name, what;  // "is missing in A", "shape [2] and [3]", "17 of 64 elements differ, by up to 0.5"
+};
+// Bit by bit where the dtypes are equal, else by value. In the order of the names.
+std::vector<TensorDifference> diff_checkpoints(const std::filesystem::path& left,
+                                               const std::filesystem::path& right);
+
+}  // namespace dsv3

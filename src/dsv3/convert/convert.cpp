@@ -1,0 +1,128 @@
+#include "dsv3/convert/convert.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+
+#include "dsv3/base/error.h"
+#include "dsv3/base/file.h"
+#include "dsv3/convert/convert_output.h"
+#include "dsv3/convert/dcp_writer.h"
+#include "dsv3/convert/partial_folder.h"
+#include "dsv3/convert/run_folder.h"
+
+namespace dsv3 {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr uint64_t kMaxCompanion = 64u << 20;
+
+// A run stands for its newest checkpoint.
+fs::path source_folder(const fs::path& path) {
+  require_exists(path);
+  const std::vector<int64_t> steps = list_checkpoints(path);
+  return steps.empty() ? path : checkpoint_path(path, steps.front());
+}
+
+void check_target(const fs::path& source, const fs::path& target) {
+  std::error_code error;
+  const fs::path from = fs::weakly_canonical(source, error), to = fs::weakly_canonical(target, error);
+  const bool inside = std::ranges::mismatch(from, to).in1 == from.end();
+  if (inside)
+    throw UsageError(printable(target.string(), 400), "is the source, or in it",
+                     "name a folder outside of it");
+}
+
+// What makes two conversions the same: source files by name, size and time, and every option but the part.
+std::string identity_of(const fs::path& source, const ConvertOptions& options) {
+  Json files = Json::array();
+  for (const auto& entry : fs::directory_iterator(source)) {
+    struct stat status {};
+    if (::stat(entry.path().c_str(), &status) != 0) continue;
+    files.push_back(
+        {entry.path().filename().string(), status.st_size, status.st_mtim.tv_sec, status.st_mtim.tv_nsec});
+  }
+  std::sort(files.begin(), files.end());  // nlohmann's iterators are none of std::ranges
+  return Json{{"source", fs::canonical(source).string()},
+              {"files", std::move(files)},
+              {"to", options.to == FolderFormat::hf ? "hf" : "dcp"},
+              {"dtype", options.dtype ? dtype_name(*options.dtype) : "keep"},
+              {"layers", options.layers.value_or(0)},
+              {"config", options.config ? options.config->string() : ""},
+              {"max_file_bytes", options.max_file_bytes}}
+      .dump();
+}
+
+// Tokenizer and generation settings travel along; weights, indexes and what is hidden do not.
+void copy_companions(const fs::path& source, const fs::path& folder) {
+  for (const auto& entry : fs::directory_iterator(source)) {
+    const std::string name = entry.path().filename().string();
+    const std::string type = entry.path().extension().string();
+    const bool small_text =
+        type == ".json" || type == ".txt" || type == ".model" || type == ".jinja" || type == ".md";
+    if (!small_text || name.starts_with(".") || name == "config.json" || name == kManifestName ||
+        name.ends_with(".index.json") || !entry.is_regular_file())
+      continue;
+    const std::string text = read_text(entry.path(), kMaxCompanion);
+    write_atomically(folder / name, text);
+  }
+}
+
+}  // namespace
+
+ConvertSummary convert(const fs::path& path, const fs::path& target, const ConvertOptions& options,
+                       const ConvertProgress& progress) {
+  const fs::path folder = source_folder(path);
+  check_target(folder, target);
+  const ConvertSource source(folder, options);
+  const auto dtype_of = [&](const ParamSpec& spec) {
+    return options.dtype ? hf_stored_dtype(spec, *options.dtype) : source.dtype(spec);
+  };
+  const bool to_hf = options.to == FolderFormat::hf;
+  ConvertSummary summary{.missing_mtp = source.missing_mtp()};
+  std::vector<OutputFile> files;
+  std::vector<HfShard> shards;
+  if (to_hf) {
+    shards = plan_hf_folder(source.table(), source.config(), dtype_of, options.max_file_bytes);
+    files = plan_hf_output(source, shards);
+    for (const HfShard& shard : shards) summary.tensors += static_cast<int64_t>(shard.entries().size());
+  } else {
+    files = plan_dcp_output(source, dtype_of, options.max_file_bytes);
+    summary.tensors = static_cast<int64_t>(source.table().params.size());
+  }
+  summary.files = static_cast<int64_t>(files.size());
+  for (const OutputFile& file : files) summary.bytes += file.bytes;
+  if (options.dry_run) return summary;
+
+  const PartialFolder partial(target, identity_of(folder, options));
+  std::vector<std::string> names;
+  std::vector<const OutputFile*> mine;
+  uint64_t total = 0;
+  for (size_t i = 0; i < files.size(); ++i) {
+    names.push_back(files[i].name);
+    if (static_cast<int64_t>(i) % options.parts != options.part - 1) continue;
+    if (partial.has(files[i].name)) {
+      ++summary.files_kept;
+      continue;
+    }
+    mine.push_back(&files[i]);
+    total += files[i].bytes;
+  }
+  Meter meter(total, progress);
+  for (const OutputFile* file : mine)
+    partial.record(file->name, file->write(partial.path() / file->name, meter));
+
+  summary.complete = partial.complete(names, [&](DcpPart&& whole) {
+    copy_companions(folder, partial.path());
+    const DType dtype = options.dtype.value_or(source.dtype(source.table().params.front()));
+    write_atomically(partial.path() / "config.json", hf_config_json(source.config(), dtype).dump(2) + "\n");
+    if (!to_hf) return finish_dcp_folder(partial.path(), std::move(whole));
+    if (shards.size() > 1)
+      write_atomically(partial.path() / "model.safetensors.index.json", hf_index_text(shards));
+    write_manifest(partial.path(), std::move(whole.files));
+  });
+  return summary;
+}
+
+}  // namespace dsv3

@@ -1,0 +1,47 @@
+#pragma once
+// One checkpoint format into the other, streaming: a model of any size through a few pieces of 16 MiB.
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "dsv3/formats/dtype.h"
+
+namespace dsv3 {
+
+enum class FolderFormat { hf, dcp };
+
+struct ConvertOptions {
+  FolderFormat to = FolderFormat::dcp;
+  // F32, BF16, F16, or F8_E4M3 (Hugging Face alone); the router's correction bias stays as it is. Nothing: as
+  // stored, and FP8 as BF16.
+  std::optional<DType> dtype;
+  std::optional<int64_t> layers;                // the first N blocks, and the MTP modules
+  std::optional<std::filesystem::path> config;  // where the source holds no config.json
+  int64_t part = 1, parts = 1;                  // this process writes every parts-th file; all parts are run
+  bool dry_run = false;                         // reads headers, writes nothing
+  uint64_t max_file_bytes = 5ull << 30;
+};
+
+struct ConvertSummary {
+  int64_t tensors = 0, files = 0;  // of the result
+  uint64_t bytes = 0;              // of its tensors
+  int64_t files_kept = 0;          // of them written by an earlier run that was interrupted
+  bool complete = false;           // false: other parts have files to write yet, or a dry run
+  int64_t missing_mtp = 0;         // MTP modules that the source lacks; left out
+};
+
+// Bytes written so far and in all, of this part. Called from the caller's thread.
+using ConvertProgress = std::function<void(uint64_t done, uint64_t total)>;
+
+// source: a Hugging Face folder, a DCP folder or a run (its newest checkpoint). Written into TARGET.partial
+// and renamed when it is whole, synced and has its manifest.json; an interrupted conversion goes on where it
+// was. UsageError: target exists or is the source, TARGET.partial is of another conversion, no config.json.
+// InputError: the weights do not fit config.json, a byte differs from a manifest or a CRC.
+ConvertSummary convert(const std::filesystem::path& source, const std::filesystem::path& target,
+                       const ConvertOptions& options, const ConvertProgress& progress = {});
+
+}  // namespace dsv3

@@ -1,0 +1,48 @@
+#include "dsv3/convert/convert_source.h"
+
+#include <fmt/format.h>
+
+#include "dsv3/base/error.h"
+#include "dsv3/convert/dcp_folder.h"
+
+namespace dsv3 {
+namespace fs = std::filesystem;
+
+ConvertSource::ConvertSource(const fs::path& folder, const ConvertOptions& options) {
+  if (!options.config && is_dcp_folder(folder) && !fs::exists(folder / "config.json"))
+    throw UsageError("--config", printable(folder.string(), 400) + " holds no config.json",
+                     "name the model's");
+  ModelConfig config = ModelConfig::load(options.config.value_or(folder));
+  const int64_t layers = options.layers.value_or(config.num_hidden_layers);
+  if (layers > config.num_hidden_layers)
+    throw UsageError("--layers", fmt::format("is {}, the model has {}", layers, config.num_hidden_layers));
+  weights_ = std::make_unique<ModelWeights>(folder, config);
+  missing_mtp_ = static_cast<int64_t>(weights_->missing_mtp().size());
+  config.num_nextn_predict_layers -= missing_mtp_;
+  const ParamTable full = param_table(config);
+  config_ = config;
+  config_.num_hidden_layers = layers;
+  table_ = param_table(config_);
+  // Equal kinds of unit list equal parameters in an equal order.
+  auto in_full = [&](int unit) {
+    return unit <= layers ? unit : unit - table_.head_unit() + full.head_unit();
+  };
+  std::map<int, std::vector<const ParamSpec*>> units;
+  for (const ParamSpec& spec : full.params) units[spec.unit].push_back(&spec);
+  std::map<int, size_t> next;
+  for (const ParamSpec& spec : table_.params)
+    origin_.emplace(spec.name, *units.at(in_full(spec.unit)).at(next[spec.unit]++));
+}
+
+std::vector<std::byte> ConvertSource::read(const ParamSpec& spec, int64_t begin, int64_t count,
+                                           DType dtype) const {
+  std::vector<std::byte> bytes(static_cast<size_t>(count * dtype_size(dtype)));
+  weights_->read_bytes(origin_.at(spec.name), begin, dtype, bytes);
+  return bytes;
+}
+
+void ConvertSource::read(const ParamSpec& spec, int64_t begin, std::span<float> out) const {
+  weights_->read(origin_.at(spec.name), begin, out);
+}
+
+}  // namespace dsv3

@@ -1,0 +1,122 @@
+#include "dsv3/convert/dcp_folder.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <set>
+
+#include "dsv3/base/checked.h"
+#include "dsv3/base/error.h"
+#include "dsv3/convert/rectangles.h"
+
+namespace dsv3 {
+namespace fs = std::filesystem;
+bool is_dcp_folder(const fs::path& folder) {
+  std::error_code error;
+  return fs::exists(fs::symlink_status(folder / ".metadata", error));
+}
+
+DcpFolder::DcpFolder(const fs::path& folder)
+    : folder_(folder), metadata_file_((folder / ".metadata").string()), manifest_(Manifest::read(folder)) {
+  metadata_ = read_dcp_metadata(open(".metadata"));
+  for (const DcpTensor& tensor : metadata_.tensors) {
+    by_key_.emplace(tensor.key, &tensor);
+    const std::string& name = tensor.chunks.empty() ? ".metadata" : tensor.chunks.front().file;
+    tensors_.emplace(tensor.key,
+                     StoredTensor{tensor.key, tensor.dtype, tensor.shape, (folder / name).string()});
+    for (const DcpChunk& chunk : tensor.chunks) check_end(chunk.file, chunk.offset, chunk.length, tensor.key);
+  }
+  for (const DcpBytes& object : metadata_.objects) {
+    check_end(object.file, object.offset, object.length, object.key);
+    objects_.emplace(object.key, &object);
+  }
+}
+
+DcpFolder::~DcpFolder() = default;
+
+void DcpFolder::check_end(const std::string& name, uint64_t offset, uint64_t length,
+                          std::string_view key) const {
+  const InputFile& file = open(name);
+  const auto end = checked_add(offset, length);
+  if (!end || *end > file.size()) {
+    throw InputError(file.path(), key,
+                     fmt::format("{} bytes at {}, the file ends at {}", length, offset, file.size()),
+                     "the checkpoint is incomplete");
+  }
+}
+
+const InputFile& DcpFolder::open(const std::string& name) const {
+  const std::lock_guard lock(mutex_);
+  auto it = files_.find(name);
+  if (it == files_.end()) {
+    const FileHashes* hashes = nullptr;
+    if (manifest_) {
+      const auto listed = manifest_->files.find(name);
+      if (listed == manifest_->files.end()) {
+        throw InputError((folder_ / kManifestName).string(), name, "is not listed, the checkpoint uses it");
+      }
+      hashes = &listed->second;
+    }
+    it = files_.emplace(name, std::make_unique<CheckedFile>(folder_ / name, hashes)).first;
+  }
+  return *it->second;
+}
+
+const TorchTensor& DcpFolder::item(const DcpTensor& tensor, const DcpChunk& chunk) const {
+  const InputFile& file = open(chunk.file);
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto it = items_.find(&chunk); it != items_.end()) return it->second;
+  }
+  TorchTensor item = read_torch_tensor(file, chunk.offset, chunk.length, tensor.key);
+  if (item.dtype != tensor.dtype || item.shape != chunk.sizes) {
+    throw InputError(
+        file.path(), tensor.key,
+        fmt::format("is {} [{}] here, {} [{}] in .metadata", dtype_name(item.dtype),
+                    fmt::join(item.shape, ", "), dtype_name(tensor.dtype), fmt::join(chunk.sizes, ", ")));
+  }
+  if (!manifest_) check_torch_tensor(file, item, tensor.key);
+  const std::lock_guard lock(mutex_);
+  return items_.emplace(&chunk, std::move(item)).first->second;
+}
+
+void DcpFolder::read_bytes(const StoredTensor& stored, int64_t begin, std::span<std::byte> out) const {
+  const DcpTensor& tensor = *by_key_.at(stored.name);
+  const auto size = dtype_size(tensor.dtype);
+  const int64_t end = begin + static_cast<int64_t>(out.size()) / size;
+  for (const DcpChunk& chunk : tensor.chunks) {
+    for_each_run(tensor.shape, chunk.offsets, chunk.sizes, begin, end, [&](const Run& run) {
+      const TorchTensor& where = item(tensor, chunk);
+      open(chunk.file)
+          .read(out.subspan(static_cast<size_t>((run.tensor - begin) * size),
+                            static_cast<size_t>(run.count * size)),
+                where.begin + static_cast<uint64_t>(run.rectangle * size));
+    });
+  }
+}
+
+std::optional<PickleValue> DcpFolder::object(std::string_view key) const {
+  const auto it = objects_.find(key);
+  if (it == objects_.end()) return std::nullopt;
+  const DcpBytes& object = *it->second;
+  return read_torch_object(open(object.file), object.offset, object.length, object.key);
+}
+
+void DcpFolder::check_objects_and_files() const {
+  for (const auto& [key, where] : objects_) object(key);
+  if (!manifest_) return;
+  std::set<std::string_view> of_tensors;
+  for (const DcpTensor& tensor : metadata_.tensors)
+    for (const DcpChunk& chunk : tensor.chunks) of_tensors.insert(chunk.file);
+  for (const auto& [name, hashes] : manifest_->files) {
+    if (of_tensors.contains(name)) continue;
+    std::vector<std::byte> block;
+    for (uint64_t begin = 0; begin < hashes.size; begin += kManifestBlock) {
+      block.resize(std::min(kManifestBlock, hashes.size - begin));
+      open(name).read(block, begin);
+    }
+  }
+}
+
+}  // namespace dsv3

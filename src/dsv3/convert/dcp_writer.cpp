@@ -1,0 +1,67 @@
+#include "dsv3/convert/dcp_writer.h"
+
+#include "dsv3/formats/torch_item.h"
+
+namespace dsv3 {
+namespace {
+
+constexpr uint64_t kAlignment = 64;  // of an item in its file, as its data is within the item
+
+std::span<const std::byte> bytes_of(std::string_view text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
+
+}  // namespace
+
+DcpFileWriter::DcpFileWriter(const std::filesystem::path& path)
+    : name_(path.filename().string()), file_(path) {}
+
+void DcpFileWriter::write(std::span<const std::byte> bytes) {
+  file_.write(bytes);
+  hasher_.update(bytes);
+}
+
+void DcpFileWriter::align() {
+  const std::vector<std::byte> zeros((kAlignment - file_.size() % kAlignment) % kAlignment);
+  write(zeros);
+}
+
+void DcpFileWriter::tensor(const std::string& key, const std::vector<PathPart>& path, DType dtype,
+                           const std::vector<int64_t>& shape, const std::vector<int64_t>& offsets,
+                           const std::vector<int64_t>& sizes, std::span<const std::byte> data) {
+  align();
+  const TorchItem item = make_torch_tensor(dtype, sizes, data);
+  const uint64_t begin = file_.size();
+  write(bytes_of(item.head));
+  write(data);
+  write(bytes_of(item.tail));
+  const auto [it, is_new] = tensors_.try_emplace(key, part_.metadata.tensors.size());
+  if (is_new) {
+    part_.metadata.tensors.push_back(
+        {.key = key, .dtype = dtype, .shape = shape, .chunks = {}, .path = path});
+  }
+  part_.metadata.tensors[it->second].chunks.push_back(
+      {.offsets = offsets, .sizes = sizes, .file = name_, .offset = begin, .length = file_.size() - begin});
+}
+
+void DcpFileWriter::object(const std::string& key, const std::vector<PathPart>& path,
+                           const PickleValue& value) {
+  align();
+  const uint64_t begin = file_.size();
+  write(bytes_of(make_torch_object(value)));
+  part_.metadata.objects.push_back(
+      {.key = key, .file = name_, .offset = begin, .length = file_.size() - begin, .path = path});
+}
+
+DcpPart DcpFileWriter::finish() {
+  file_.commit();
+  part_.files.emplace(name_, hasher_.finish());
+  return std::move(part_);
+}
+
+void finish_dcp_folder(const std::filesystem::path& folder, DcpPart part) {
+  write_atomically(folder / ".metadata", write_dcp_metadata(joined(std::move(part.metadata))));
+  write_manifest(folder, std::move(part.files));
+}
+
+}  // namespace dsv3

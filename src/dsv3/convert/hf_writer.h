@@ -1,0 +1,31 @@
+#pragma once
+// Writes a Hugging Face model folder: config.json, one model.safetensors or shards with
+// model.safetensors.index.json.
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <span>
+
+#include "dsv3/config/param_table.h"
+#include "dsv3/formats/dtype.h"
+
+namespace dsv3 {
+
+// Gives elements [begin, begin + out.size()) of a parameter.
+using ParamSource = std::function<void(const ParamSpec&, int64_t begin, std::span<float> out)>;
+
+struct HfWriteOptions {
+  // bf16, f16, f32, or f8_e4m3: is_fp8_weight() in FP8 with its scales (convert/fp8.h), the others in bf16.
+  // The router's correction bias is always f32.
+  DType dtype = DType::bf16;
+  uint64_t max_shard_bytes = 5ull << 30;
+};
+// Writes a folder that transformers loads: config.json, one model.safetensors or shards with their index. MTP
+// layers repeat the shared tensors, as published. Written into a temporary folder beside `folder`, then
+// renamed; UsageError when `folder` exists. source is asked for pieces of 1 MiB, from this thread, each
+// element once; FP8 keeps 128 rows of a tensor in memory.
+void write_hf_folder(const std::filesystem::path& folder, const ModelConfig& config,
+                     const ParamSource& source, const HfWriteOptions& options = {});
+
+}  // namespace dsv3

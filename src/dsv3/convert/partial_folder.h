@@ -1,0 +1,35 @@
+#pragma once
+// TARGET.partial: a folder under construction that survives its builder, and may have several.
+
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "dsv3/convert/dcp_part.h"
+
+namespace dsv3 {
+
+class PartialFolder {
+ public:
+  // Creates it, or goes on with one of the same identity (what is converted into what; any text). UsageError:
+  // target exists, or the folder there is of another identity.
+  PartialFolder(const std::filesystem::path& target, const std::string& identity);
+
+  const std::filesystem::path& path() const { return path_; }
+  // Whether a file is there whole, by an earlier run or another process.
+  bool has(const std::string& file) const;
+  // To be called when a file is written and synced; what it holds.
+  void record(const std::string& file, const DcpPart& part) const;
+  // When all of these files are there, and nobody else was first: finish(what they hold), then the rename to
+  // target. False while some are missing.
+  bool complete(const std::vector<std::string>& files, const std::function<void(DcpPart&&)>& finish) const;
+
+ private:
+  std::filesystem::path record_path(const std::string& file) const;
+
+  std::filesystem::path target_, path_, work_;
+};
+
+}  // namespace dsv3

@@ -1,0 +1,50 @@
+#include "dsv3/convert/run_folder.h"
+
+#include <algorithm>
+#include <charconv>
+#include <string>
+#include <string_view>
+
+namespace dsv3 {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr std::string_view kStep = "step-";
+
+std::vector<fs::path> entries_of(const fs::path& folder) {
+  std::vector<fs::path> found;
+  std::error_code error;
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
+    found.push_back(it->path());
+  return found;
+}
+
+}  // namespace
+
+fs::path checkpoint_path(const fs::path& run, int64_t step) {
+  return run / "checkpoints" / (std::string(kStep) + std::to_string(step));
+}
+
+std::vector<int64_t> list_checkpoints(const fs::path& run) {
+  std::vector<int64_t> steps;
+  for (const fs::path& path : entries_of(run / "checkpoints")) {
+    const std::string name = path.filename().string();
+    int64_t step = 0;
+    const char* const end = name.data() + name.size();
+    if (!name.starts_with(kStep)) continue;
+    const auto [stop, error] = std::from_chars(name.data() + kStep.size(), end, step);
+    if (error == std::errc() && stop == end && checkpoint_path(run, step) == path) steps.push_back(step);
+  }
+  std::ranges::sort(steps, std::greater{});
+  return steps;
+}
+
+void remove_unfinished(const fs::path& run) {
+  for (const fs::path& path : entries_of(run / "checkpoints")) {
+    const std::string name = path.filename().string();
+    std::error_code ignored;
+    if (name.starts_with(kStep) && name.ends_with(".tmp")) fs::remove_all(path, ignored);
+  }
+}
+
+}  // namespace dsv3

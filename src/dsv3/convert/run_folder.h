@@ -1,0 +1,19 @@
+#pragma once
+// Where a run folder keeps its checkpoints.
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <vector>
+
+namespace dsv3 {
+
+// RUN/checkpoints/step-N
+std::filesystem::path checkpoint_path(const std::filesystem::path& run, int64_t step);
+// The steps of the run's checkpoints, newest first; whether they are valid is not looked at. Folders of
+// another name, and what was never finished, are left out.
+std::vector<int64_t> list_checkpoints(const std::filesystem::path& run);
+// What a writer that died has left: step-N.tmp.
+void remove_unfinished(const std::filesystem::path& run);
+
+}  // namespace dsv3

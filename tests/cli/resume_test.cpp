@@ -1,0 +1,201 @@
+// Runs that stop and go on, and what happens to their checkpoints meanwhile.
+#include <gtest/gtest.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+
+#include <random>
+
+#include "cli/ranks.h"
+
+namespace dsv3::test {
+namespace {
+
+// A run that saves every third step.
+std::vector<std::string> saving(const fs::path& out, int64_t steps, std::vector<std::string> more = {}) {
+  more.insert(more.end(), {"--checkpoint.every=3", "--train.dtype=fp32"});
+  return train(out, more, steps);
+}
+
+std::vector<std::string> going_on(const fs::path& out, int64_t steps, std::vector<std::string> more = {}) {
+  more.push_back("--checkpoint.resume=auto");
+  return saving(out, steps, more);
+}
+
+std::string weights_of(const fs::path& run) { return read_file(run / "hf/model.safetensors"); }
+
+struct Layout {
+  const char* name;
+  std::vector<std::string> flags;
+};
+void PrintTo(const Layout& layout, std::ostream* out) { *out << layout.name; }
+class Resumed : public testing::TestWithParam<Layout> {};
+
+TEST_P(Resumed, TwentyAndTwentyStepsAreForty) {
+  TempDir dir;
+  const auto& flags = GetParam().flags;
+  ASSERT_EQ(dsv3(saving(dir / "all", 40, flags)).code, 0);
+  ASSERT_EQ(dsv3(saving(dir / "two", 20, flags)).code, 0);
+  const Result second = dsv3(going_on(dir / "two", 40, flags));
+  ASSERT_EQ(second.code, 0) << second.err;
+  EXPECT_NE(second.out.find("resumed from"), std::string::npos) << second.out;
+  EXPECT_EQ(metrics_of(dir / "two"), metrics_of(dir / "all"));
+  EXPECT_EQ(weights_of(dir / "two"), weights_of(dir / "all"));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Ranks, Resumed,
+    testing::Values(Layout{"One", {"--train.micro_batch=1"}},
+                    Layout{"Two", {"--nproc", "2", "--parallel.ep=2", "--checkpoint.async=true"}},
+                    Layout{"Four",
+                           {"--nproc", "4", "--parallel.ep=2", "--model.num_nextn_predict_layers=2",
+                            "--model.init="}}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(Resume, ASignalSavesAndTheRunGoesOnFromThere) {
+  TempDir dir;
+  ASSERT_EQ(dsv3(saving(dir / "all", 60)).code, 0);
+  for (const int ranks : {1, 2}) {
+    SCOPED_TRACE(ranks);
+    const fs::path out = dir / ("run" + std::to_string(ranks));
+    const std::vector<std::string> flags =
+        ranks == 1 ? std::vector<std::string>{} : std::vector<std::string>{"--nproc", "2"};
+    auto job = start(saving(out, 1000000, flags));
+    ASSERT_TRUE(eventually([&] { return count(read_file(out / "metrics.jsonl"), "\n") >= 4; })) << job->err();
+    job->signal(SIGTERM);
+    const Result stopped = job->wait();
+    EXPECT_EQ(stopped.code, 75) << stopped.err;
+    EXPECT_NE(stopped.err.find("stopped after step"), std::string::npos) << stopped.err;
+    const auto steps = static_cast<int64_t>(metrics_of(out).size());
+    EXPECT_TRUE(fs::exists(out / "checkpoints" / ("step-" + std::to_string(steps)) / ".metadata"));
+    if (ranks == 2 || steps >= 60) continue;
+    const Result rest = dsv3(going_on(out, 60, flags));
+    ASSERT_EQ(rest.code, 0) << rest.err;
+    EXPECT_EQ(metrics_of(out), metrics_of(dir / "all"));
+    EXPECT_EQ(weights_of(out), weights_of(dir / "all"));
+  }
+}
+
+// However often and whenever it dies, the run ends where it would have ended. DSV3_LONG_TESTS: a hundred
+// times.
+TEST(Resume, KillsAtAnyInstantChangeNothing) {
+  TempDir dir;
+  const int kills = std::getenv("DSV3_LONG_TESTS") != nullptr ? 100 : 8;
+  const std::vector<std::string> flags = {"--checkpoint.every=1", "--checkpoint.keep_last=3"};
+  const int64_t steps = 40;
+  auto command = [&](const fs::path& out) {
+    std::vector<std::string> args = train(out, flags, steps);
+    args.insert(args.end(), {"--checkpoint.resume=auto", "--train.dtype=fp32"});
+    return args;
+  };
+  const Result all = dsv3(command(dir / "all"));
+  ASSERT_EQ(all.code, 0) << all.err;
+  std::mt19937 random(3);
+  int64_t furthest = 0;
+  for (int i = 0; i < kills; ++i) {
+    const fs::path out = dir / "run";
+    if (fs::exists(out / "hf")) fs::remove_all(out);  // it got through: once more
+    RunOptions options;
+    options.signal = SIGKILL;
+    options.signal_after_ms = static_cast<int>(random() % static_cast<unsigned>(all.seconds * 1000));
+    const Result killed = dsv3(command(out), options);
+    ASSERT_TRUE(killed.code == -SIGKILL || killed.code == 0) << killed.code << killed.err;
+    ASSERT_EQ(killed.err.find("is not valid"), std::string::npos) << killed.err;
+    furthest = std::max(furthest, static_cast<int64_t>(metrics_of(out).size()));
+  }
+  const Result last = dsv3(command(dir / "run"));
+  ASSERT_EQ(last.code, 0) << last.err;
+  EXPECT_EQ(last.err.find("is not valid"), std::string::npos) << last.err;
+  EXPECT_EQ(metrics_of(dir / "run"), metrics_of(dir / "all"));
+  EXPECT_EQ(weights_of(dir / "run"), weights_of(dir / "all"));
+  EXPECT_GT(furthest, 3);
+}
+
+TEST(Resume, TwoRunsOnOneFolderTheSecondRefuses) {
+  TempDir dir;
+  auto job = start(saving(dir / "run", 1000000));
+  ASSERT_TRUE(eventually([&] { return fs::exists(dir / "run/checkpoints/step-3"); })) << job->err();
+  const std::string before = read_file(dir / "run/run.toml");
+  expect_failure(dsv3(going_on(dir / "run", 50)), ExitCode::usage,
+                 {"train.out", "another run is at work in it"});
+  EXPECT_EQ(read_file(dir / "run/run.toml"), before);
+}
+
+TEST(Resume, OfAnotherModelIsRefusedByItsFields) {
+  TempDir dir;
+  ASSERT_EQ(dsv3(saving(dir / "run", 3)).code, 0);
+  expect_failure(dsv3(going_on(dir / "run", 6, {"--model.n_routed_experts=16", "--model.init="})),
+                 ExitCode::usage, {"step-3", "n_routed_experts 8 there, 16 here"});
+}
+
+TEST(Resume, AFinishedRunHasNothingLeftToDo) {
+  TempDir dir;
+  ASSERT_EQ(dsv3(saving(dir / "run", 3)).code, 0);
+  const std::string metrics = read_file(dir / "run/metrics.jsonl");
+  const Result again = dsv3(going_on(dir / "run", 3));
+  EXPECT_EQ(again.code, 0) << again.err;
+  EXPECT_NE(again.out.find("nothing is left to do"), std::string::npos);
+  EXPECT_EQ(read_file(dir / "run/metrics.jsonl"), metrics);
+}
+
+// Every command takes the run's newest checkpoint, its weights as they were exported.
+TEST(Resume, ACheckpointIsAModel) {
+  TempDir dir;
+  ASSERT_EQ(dsv3(saving(dir / "run", 3)).code, 0);
+  const fs::path tokens = kGoldens / "mla_moe/tokens.npy";
+  ASSERT_EQ(dsv3({"export", dir / "run", dir / "hf", "--dtype", "fp32"}).code, 0);
+  const Result diff = dsv3({"ckpt", "diff", dir / "hf", dir / "run/hf"});
+  EXPECT_EQ(diff.code, 0) << diff.out;
+  auto evaluate = [&](const fs::path& model) {
+    const Result result =
+        dsv3({"eval", "--model", model, "--data", kText, "--seq-len", "32", "--batches", "2", "--json"});
+    EXPECT_EQ(result.code, 0) << result.err;
+    return result.out;
+  };
+  EXPECT_EQ(evaluate(dir / "run"), evaluate(dir / "hf"));
+  EXPECT_EQ(dsv3({"train", kRun, "--train.steps=1", "--model.init=" + (dir / "run").string(),
+                  "--train.out=" + (dir / "next").string()})
+                .code,
+            0);
+  EXPECT_EQ(dsv3({"ckpt", "verify", dir / "run"}).code, 0);
+  const Result shown = dsv3({"ckpt", "show", dir / "run", "--json"});
+  EXPECT_EQ(parse_json(shown.out, "show").at("step"), 3);
+}
+
+// A disk that is too small for the second checkpoint.
+TEST(Resume, AFullDiskKeepsTheOlderCheckpointAndEndsTheRunAfterK) {
+  TempDir dir;
+  const fs::path disk = dir / "disk";
+  fs::create_directories(disk);
+  if (::mount("none", disk.c_str(), "tmpfs", 0, "size=9m") != 0)
+    GTEST_SKIP() << "a tmpfs cannot be mounted here (root)";
+  ASSERT_EQ(dsv3(saving(dir / "whole", 3)).code, 0);
+  const Result result =
+      dsv3(saving(disk / "run", 1000, {"--checkpoint.keep_last=100", "--checkpoint.max_failures=2"}));
+  EXPECT_EQ(result.code, 1) << result.err;
+  EXPECT_NE(result.err.find("could not be saved"), std::string::npos) << result.err;
+  EXPECT_NE(result.err.find("No space left"), std::string::npos) << result.err;
+  size_t kept = 0;
+  for (const auto& entry : fs::directory_iterator(disk / "run/checkpoints")) {
+    EXPECT_FALSE(entry.path().string().ends_with(".tmp")) << entry.path();
+    EXPECT_EQ(dsv3({"ckpt", "verify", entry.path()}).code, 0) << entry.path();
+    ++kept;
+  }
+  EXPECT_GE(kept, 1u);
+  ::umount(disk.c_str());
+}
+
+TEST(Resume, AFileSizeLimitIsAFailureLikeOthers) {
+  TempDir dir;
+  rlimit before;
+  ::getrlimit(RLIMIT_FSIZE, &before);
+  const rlimit small = {300'000, before.rlim_max};
+  ::setrlimit(RLIMIT_FSIZE, &small);
+  const Result result = dsv3(saving(dir / "run", 9, {"--checkpoint.max_failures=2"}));
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  EXPECT_EQ(result.code, 1) << result.err;
+  EXPECT_NE(result.err.find("File too large"), std::string::npos) << result.err;
+  EXPECT_TRUE(fs::is_empty(dir / "run/checkpoints"));
+}
+
+}  // namespace
+}  // namespace dsv3::test

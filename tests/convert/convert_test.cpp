@@ -1,0 +1,309 @@
+// From one format to the other and back.
+#include "dsv3/convert/convert.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "convert/hf_case.h"
+#include "dsv3/base/json.h"
+#include "dsv3/convert/checkpoint.h"
+#include "dsv3/convert/dcp_folder.h"
+#include "dsv3/convert/hf_writer.h"
+#include "dsv3/convert/model_weights.h"
+
+namespace dsv3 {
+namespace {
+
+namespace fs = std::filesystem;
+using test::small_config;
+
+class Convert : public testing::Test {
+ protected:
+  fs::path hf(const std::string& name, const ModelConfig& config = small_config(),
+              DType dtype = DType::bf16) {
+    write_hf_folder(dir / name, config, test::small_source, {.dtype = dtype});
+    return dir / name;
+  }
+  ConvertSummary run(
+      const fs::path& from, const fs::path& to, FolderFormat format,
+      const std::function<void(ConvertOptions&)>& change = [](ConvertOptions&) {}) {
+    ConvertOptions options;
+    options.to = format;
+    change(options);
+    return convert(from, to, options);
+  }
+  void expect_equal(const fs::path& a, const fs::path& b) {
+    const auto differences = diff_checkpoints(a, b);
+    for (const auto& difference : differences) ADD_FAILURE() << difference.name << ": " << difference.what;
+  }
+  static std::string bytes_of(const fs::path& path) {
+    std::string bytes(fs::file_size(path), '\0');
+    InputFile(path).read(std::as_writable_bytes(std::span(bytes.data(), bytes.size())), 0);
+    return bytes;
+  }
+  static void expect_same_files(const fs::path& a, const fs::path& b) {
+    size_t files = 0;
+    for (const auto& entry : fs::directory_iterator(a)) {
+      const fs::path other = b / entry.path().filename();
+      ASSERT_TRUE(fs::exists(other)) << other;
+      EXPECT_EQ(bytes_of(entry.path()), bytes_of(other)) << other;
+      ++files;
+    }
+    EXPECT_EQ(files, static_cast<size_t>(std::distance(fs::directory_iterator(b), {})));
+  }
+  test::TempDir dir;
+};
+
+TEST_F(Convert, ToDcpAndBackIsEqualByteForByte) {
+  for (const auto& [name, config] : std::map<std::string, ModelConfig>{{"plain", small_config()},
+                                                                       {"tied", small_config({.tied = true})},
+                                                                       {"two", small_config({.mtp = 2})},
+                                                                       {"none", small_config({.mtp = 0})}}) {
+    SCOPED_TRACE(name);
+    const fs::path from = hf(name, config);
+    EXPECT_TRUE(run(from, dir / (name + "-dcp"), FolderFormat::dcp).complete);
+    EXPECT_TRUE(run(dir / (name + "-dcp"), dir / (name + "-back"), FolderFormat::hf).complete);
+    EXPECT_EQ(bytes_of(from / "model.safetensors"), bytes_of(dir / (name + "-back/model.safetensors")));
+    for (const char* folder : {"-dcp", "-back"}) {
+      const VerifyResult verified = verify_checkpoint(dir / (name + folder), 2);
+      EXPECT_TRUE(verified.verified && verified.damaged.empty());
+    }
+  }
+}
+
+// Grouped experts under transformers' names, shared tensors of MTP once.
+TEST_F(Convert, DcpKeysAreTransformersOwn) {
+  run(hf("hf"), dir / "dcp", FolderFormat::dcp);
+  const DcpFolder folder(dir / "dcp");
+  ASSERT_NE(folder.find("model.layers.1.mlp.experts.gate_up_proj"), nullptr);
+  EXPECT_EQ(folder.find("model.layers.1.mlp.experts.gate_up_proj")->shape, (std::vector<int64_t>{4, 12, 8}));
+  EXPECT_EQ(folder.find("model.layers.1.mlp.gate.e_score_correction_bias")->dtype, DType::f32);
+  EXPECT_NE(folder.find("model.layers.2.eh_proj.weight"), nullptr);
+  EXPECT_EQ(folder.find("model.layers.2.embed_tokens.weight"), nullptr);
+}
+
+TEST_F(Convert, DTypesAreRoundedToNearest) {
+  const fs::path wide = hf("wide", small_config(), DType::f32);
+  run(wide, dir / "dcp", FolderFormat::dcp, [](ConvertOptions& o) { o.dtype = DType::bf16; });
+  run(dir / "dcp", dir / "narrow", FolderFormat::hf);
+  expect_equal(hf("direct"), dir / "narrow");
+  run(wide, dir / "same", FolderFormat::dcp);
+  run(dir / "same", dir / "wide2", FolderFormat::hf);
+  expect_equal(wide, dir / "wide2");
+}
+
+TEST_F(Convert, Fp8RoundTripKeepsCodesAndScales) {
+  run(hf("hf"), dir / "fp8", FolderFormat::hf, [](ConvertOptions& o) { o.dtype = DType::f8_e4m3; });
+  run(dir / "fp8", dir / "again", FolderFormat::hf, [](ConvertOptions& o) { o.dtype = DType::f8_e4m3; });
+  expect_equal(dir / "fp8", dir / "again");
+  // Through fp32 masters too.
+  run(dir / "fp8", dir / "dcp", FolderFormat::dcp, [](ConvertOptions& o) { o.dtype = DType::f32; });
+  run(dir / "dcp", dir / "third", FolderFormat::hf, [](ConvertOptions& o) { o.dtype = DType::f8_e4m3; });
+  expect_equal(dir / "fp8", dir / "third");
+  EXPECT_EQ(read_json(dir / "fp8/config.json")["quantization_config"]["quant_method"], "fp8");
+}
+
+TEST_F(Convert, AShorterModelKeepsItsMtpModules) {
+  ModelConfig config = small_config({.mtp = 2});
+  config.num_hidden_layers = 4;
+  const fs::path from = hf("hf", config);
+  run(from, dir / "short", FolderFormat::hf, [](ConvertOptions& o) { o.layers = 2; });
+  const ModelConfig shorter = ModelConfig::load(dir / "short");
+  EXPECT_EQ(shorter.num_hidden_layers, 2);
+  const ModelWeights ours(dir / "short", shorter), theirs(from, config);
+  const ParamTable table = param_table(shorter), full = param_table(config);
+  for (const auto& [mine, its] :
+       {std::pair("model.layers.1.mlp.gate.weight", "model.layers.1.mlp.gate.weight"),
+        {"model.layers.2.eh_proj.weight", "model.layers.4.eh_proj.weight"},
+        {"model.layers.3.mlp.experts.down_proj", "model.layers.5.mlp.experts.down_proj"}}) {
+    const ParamSpec* spec = table.find(mine);
+    std::vector<float> a(static_cast<size_t>(spec->numel())), b(a.size());
+    ours.read(*spec, 0, a);
+    theirs.read(*full.find(its), 0, b);
+    EXPECT_EQ(a, b) << mine;
+  }
+  test::expect_error(ExitCode::usage, {"--layers", "is 5"}, [&] {
+    run(from, dir / "long", FolderFormat::dcp, [](ConvertOptions& o) { o.layers = 5; });
+  });
+}
+
+// Interrupted after some of its files, it goes on and ends in the same bytes; so do parts.
+TEST_F(Convert, GoesOnWhereItWas) {
+  const fs::path from = hf("hf");
+  const auto small_files = [](ConvertOptions& o) { o.max_file_bytes = 1500; };
+  for (const FolderFormat format : {FolderFormat::dcp, FolderFormat::hf}) {
+    const std::string name = format == FolderFormat::dcp ? "dcp" : "out";
+    const ConvertSummary whole = run(from, dir / name, format, small_files);
+    EXPECT_GT(whole.files, 3);
+    ConvertOptions options;
+    options.to = format;
+    options.max_file_bytes = 1500;
+    struct Interrupted {};
+    const auto stop = [](uint64_t done, uint64_t total) {
+      if (done > total / 2) throw Interrupted();
+    };
+    EXPECT_THROW(convert(from, dir / (name + "2"), options, stop), Interrupted);
+    EXPECT_FALSE(fs::exists(dir / (name + "2")));
+    EXPECT_GT(convert(from, dir / (name + "2"), options).files_kept, 0);
+    expect_same_files(dir / name, dir / (name + "2"));
+    for (int64_t part = 3; part >= 1; --part) {
+      options.part = part;
+      options.parts = 3;
+      EXPECT_EQ(convert(from, dir / (name + "3"), options).complete, part == 1);
+    }
+    expect_same_files(dir / name, dir / (name + "3"));
+  }
+}
+
+TEST_F(Convert, AnotherConversionsLeftoversAreRefused) {
+  const fs::path from = hf("hf");
+  ConvertOptions options;
+  struct Interrupted {};
+  EXPECT_THROW(convert(from, dir / "out", options, [](uint64_t, uint64_t) { throw Interrupted(); }),
+               Interrupted);
+  options.dtype = DType::f32;
+  test::expect_error(ExitCode::usage, {"out.partial", "another conversion"},
+                     [&] { convert(from, dir / "out", options); });
+}
+
+TEST_F(Convert, Row82OutputThatIsTheInputAndOtherMistakes) {
+  const fs::path from = hf("hf");
+  test::expect_error(ExitCode::usage, {"hf", "is the source"}, [&] { run(from, from, FolderFormat::dcp); });
+  test::expect_error(ExitCode::usage, {"is the source"},
+                     [&] { run(from, from / "deeper", FolderFormat::dcp); });
+  fs::create_directories(dir / "there");
+  test::expect_error(ExitCode::usage, {"there", "exists already"},
+                     [&] { run(from, dir / "there", FolderFormat::dcp); });
+  test::expect_error(ExitCode::usage, {"none", "no such"},
+                     [&] { run(dir / "none", dir / "x", FolderFormat::dcp); });
+  EXPECT_FALSE(fs::exists(dir / "x.partial"));
+}
+
+TEST_F(Convert, DryRunWritesNothing) {
+  const ConvertSummary summary =
+      run(hf("hf"), dir / "out", FolderFormat::dcp, [](ConvertOptions& o) { o.dry_run = true; });
+  EXPECT_GT(summary.tensors, 20);
+  EXPECT_FALSE(summary.complete);
+  EXPECT_FALSE(fs::exists(dir / "out.partial"));
+}
+
+TEST_F(Convert, CompanionsTravel) {
+  const fs::path from = hf("hf");
+  test::write_file(from / "tokenizer.json", "{}");
+  test::write_file(from / "generation_config.json", "{}");
+  run(from, dir / "dcp", FolderFormat::dcp);
+  run(dir / "dcp", dir / "back", FolderFormat::hf);
+  EXPECT_TRUE(fs::exists(dir / "back/tokenizer.json"));
+  EXPECT_TRUE(fs::exists(dir / "back/generation_config.json"));
+}
+
+TEST_F(Convert, ADcpFolderWithoutConfigNeedsOne) {
+  run(hf("hf"), dir / "dcp", FolderFormat::dcp);
+  fs::rename(dir / "dcp/config.json", dir / "config.json");
+  fs::remove(dir / "dcp/manifest.json");
+  test::expect_error(ExitCode::usage, {"--config"},
+                     [&] { run(dir / "dcp", dir / "back", FolderFormat::hf); });
+  run(dir / "dcp", dir / "back", FolderFormat::hf,
+      [&](ConvertOptions& o) { o.config = dir / "config.json"; });
+  expect_equal(dir / "hf", dir / "back");
+}
+
+// Any one bit of any file: the check of the whole folder finds it, and nothing of it loads as if it were
+// right.
+TEST_F(Convert, EverySingleBitFlipIsFoundByVerifyAndByLoad) {
+  const ModelConfig config = small_config();
+  run(hf("hf"), dir / "dcp", FolderFormat::dcp, [](ConvertOptions& o) { o.max_file_bytes = 4000; });
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(dir / "dcp")) files.push_back(entry.path());
+  std::ranges::sort(files);
+  std::mt19937_64 random(7);
+  for (int trial = 0; trial < 1500; ++trial) {
+    const fs::path& path = files[random() % files.size()];
+    const std::string before = bytes_of(path);
+    std::string after = before;
+    after[random() % after.size()] ^= static_cast<char>(1 << random() % 8);
+    test::write_file(path, after);
+    const std::string name = path.filename().string();
+    SCOPED_TRACE(name);
+    try {
+      const VerifyResult result = verify_checkpoint(dir / "dcp", 1);
+      ASSERT_EQ(result.damaged.size(), 1u);
+      EXPECT_EQ(result.damaged[0].file, name);
+    } catch (const InputError& error) {
+      EXPECT_NE(std::string(error.what()).find(name), std::string::npos) << error.what();
+    }
+    if (name != "config.json") {
+      try {
+        const ModelWeights weights(dir / "dcp", config);
+        std::vector<float> values;
+        for (const ParamSpec& spec : param_table(config).params) {
+          values.resize(static_cast<size_t>(spec.numel()));
+          weights.read(spec, 0, values);
+        }
+        ADD_FAILURE() << "loads";
+      } catch (const InputError& error) {
+        EXPECT_NE(std::string(error.what()).find(name), std::string::npos) << error.what();
+      }
+    }
+    test::write_file(path, before);
+    if (testing::Test::HasFailure()) break;
+  }
+}
+
+// Without a manifest the CRC of each item still guards its tensor.
+TEST_F(Convert, WithoutAManifestDataIsCheckedByItsCrcAndCalledUnverified) {
+  const ModelConfig config = small_config();
+  run(hf("hf"), dir / "dcp", FolderFormat::dcp);
+  fs::remove(dir / "dcp/manifest.json");
+  const VerifyResult result = verify_checkpoint(dir / "dcp", 1);
+  EXPECT_FALSE(result.verified);
+  EXPECT_TRUE(result.verdict.starts_with("unverified"));
+  const DcpMetadata metadata = read_dcp_metadata(dir / "dcp/.metadata");
+  const DcpTensor& tensor = metadata.tensors.front();
+  const fs::path path = dir / "dcp" / tensor.chunks.front().file;
+  const TorchTensor item = read_torch_tensor(InputFile(path), tensor.chunks.front().offset,
+                                             tensor.chunks.front().length, tensor.key);
+  std::string bytes = bytes_of(path);
+  bytes[item.begin] ^= 1;
+  test::write_file(path, bytes);
+  test::expect_input_error({path.filename().string(), tensor.key},
+                           [&] { verify_checkpoint(dir / "dcp", 1); });
+}
+
+TEST_F(Convert, Row71And72AShardOfAnotherRunAndAMissingOne) {
+  run(hf("hf"), dir / "dcp", FolderFormat::dcp, [](ConvertOptions& o) { o.max_file_bytes = 2000; });
+  const std::string own = bytes_of(dir / "dcp/__0_1.distcp");
+  const auto load = [&] {
+    const ModelWeights weights(dir / "dcp", small_config());
+    std::vector<float> values;
+    for (const ParamSpec& spec : param_table(small_config()).params) {
+      values.resize(static_cast<size_t>(spec.numel()));
+      weights.read(spec, 0, values);
+    }
+  };
+  test::write_file(dir / "dcp/__0_1.distcp", bytes_of(dir / "dcp/__0_2.distcp"));
+  test::expect_input_error({"__0_1.distcp"}, load);
+  fs::remove(dir / "dcp/__0_1.distcp");
+  test::expect_input_error({"__0_1.distcp", "no such file"}, load);
+  // The same without a manifest.
+  fs::remove(dir / "dcp/manifest.json");
+  test::expect_input_error({"__0_1.distcp", "no such file"}, load);
+  test::write_file(dir / "dcp/__0_1.distcp", bytes_of(dir / "dcp/__0_2.distcp"));
+  test::expect_input_error({"__0_1.distcp"}, load);
+}
+
+TEST_F(Convert, MissingAndUnexpectedTensorsOfADcpFolderAreListed) {
+  run(hf("hf"), dir / "dcp", FolderFormat::dcp);
+  ModelConfig other = small_config();
+  other.num_hidden_layers = 4;
+  other.num_nextn_predict_layers = 0;
+  test::expect_input_error({".metadata", "is missing"}, [&] { ModelWeights(dir / "dcp", other); });
+  other = small_config();
+  other.vocab_size = 25;
+  test::expect_input_error({".metadata", "has shape [24, 8], expected [25, 8]"},
+                           [&] { ModelWeights(dir / "dcp", other); });
+}
+
+}  // namespace
+}  // namespace dsv3

@@ -1,0 +1,187 @@
+"""Checkpoints: what dsv3 writes, read by Python, and what Python writes, read by dsv3.
+
+Each check prints a line and returns whether it holds. `save` is the other side of two of them: FSDP2 on two ranks.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+import torch.multiprocessing as mp
+from safetensors.torch import load_file
+from torch.distributed.checkpoint.state_dict import (
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from transformers import DeepseekV3ForCausalLM
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+TRAJECTORY = ROOT / "tests" / "golden" / "trajectory"
+warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+
+
+def dsv3_trace(dsv3, aside, model, *flags):
+    """Logits of tokens 0 … 31 as two rows, in fp32."""
+    np.save(aside / "tokens.npy", np.arange(32, dtype=np.int64).reshape(2, 16))
+    out = aside / "trace.safetensors"
+    subprocess.run([dsv3, "trace", "--model", model, "--tokens", aside / "tokens.npy", "--dtype", "fp32", "--out", out,
+                    *flags], check=True)
+    return load_file(out)["logits"]
+
+
+def transformers_logits(model):
+    with torch.no_grad():
+        return model(torch.arange(32).reshape(2, 16)).logits
+
+
+def relative(ours, theirs):
+    return ((ours - theirs).norm() / theirs.norm()).item()
+
+
+def load_model(folder):
+    return DeepseekV3ForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager",
+                                                 experts_implementation="eager").eval()
+
+
+def all_equal(ours, theirs):
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def trained_run(dsv3, aside):
+    """A run of two ranks with expert parallelism, saved at step 3."""
+    run = aside / "run"
+    subprocess.run([dsv3, "train", TRAJECTORY / "run.toml", "--nproc", "2", "--parallel.ep=2", "--train.steps=3",
+                    "--train.global_batch=4", "--train.dtype=fp32", "--checkpoint.every=3", f"--train.out={run}"],
+                   check=True, stdout=subprocess.DEVNULL)
+    return run
+
+
+def check_python_loads_ours(dsv3, aside, run):
+    """dcp.load into a stock model: the exported weights bit for bit, dsv3's logits."""
+    folder = run / "checkpoints" / "step-3"
+    subprocess.run([dsv3, "export", run, aside / "exported", "--dtype", "fp32"], check=True, stdout=subprocess.DEVNULL)
+    theirs = load_model(aside / "exported")
+    model = load_model(aside / "exported")
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.zero_()
+    state = model.state_dict()
+    dcp.load(state, checkpoint_id=folder)
+    model.load_state_dict(state)
+    equal = all_equal(model.state_dict(), theirs.state_dict())
+    error = relative(dsv3_trace(dsv3, aside, folder), transformers_logits(model))
+    print(f"dcp.load of our checkpoint: weights {'equal' if equal else 'DIFFER'}, logits' relative error {error:.2g}")
+    return equal and error <= 1e-5
+
+
+def check_optimizer(run):
+    """Our moments in torch.optim.AdamW, and a step with them."""
+    folder = run / "checkpoints" / "step-3"
+    model = load_model(run / "hf")
+    decays = [p for n, p in model.named_parameters() if p.ndim > 1 and "e_score" not in n]
+    others = [p for n, p in model.named_parameters() if p.ndim <= 1 and "e_score" not in n]
+    optimizer = torch.optim.AdamW([{"params": decays}, {"params": others}], lr=1.0)
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    state = {"optim": get_optimizer_state_dict(model, optimizer)}
+    for group in state["optim"]["param_groups"]:
+        group["params"] = list(group["params"])
+    dcp.load(state, checkpoint_id=folder)
+    set_optimizer_state_dict(model, optimizer, state["optim"])
+    steps = {int(s["step"]) for s in optimizer.state.values()}
+    moved = sum(bool(s["exp_avg_sq"].abs().sum() > 0) for s in optimizer.state.values())
+    decay = [group["weight_decay"] for group in optimizer.param_groups]
+    good = steps == {3} and moved > 0.9 * len(optimizer.state) and decay == [0.1, 0.0]
+    print(f"AdamW from our checkpoint: step {steps}, {moved} of {len(optimizer.state)} parameters have moments, "
+          f"weight decay {decay}")
+    return good
+
+
+def check_we_load_fsdp2(dsv3, aside):
+    """FSDP2 on two ranks with AdamW saves nested dicts; dsv3 finds the weights in them."""
+    folder = aside / "fsdp2-dcp"
+    subprocess.run([sys.executable, Path(__file__), "save", "--out", folder], check=True, stdout=subprocess.DEVNULL)
+    config = ("--config", TRAJECTORY / "config.json", "--model.num_nextn_predict_layers=0")
+    error = relative(dsv3_trace(dsv3, aside, folder, *config), transformers_logits(load_model(TRAJECTORY)))
+    print(f"weights of FSDP2's checkpoint: logits' relative error {error:.2g}")
+    return error <= 1e-5
+
+
+def tensors_of(folder):
+    return {k: v for file in sorted(Path(folder).glob("*.safetensors")) for k, v in load_file(file).items()}
+
+
+def check_round_trip(dsv3, aside):
+    """HF -> DCP -> HF is equal byte for byte in bf16; FP8 is what PyTorch's own reader of it computes."""
+    def convert(*arguments):
+        subprocess.run([dsv3, "convert", *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
+    convert(TRAJECTORY, aside / "bf16", "--to", "hf", "--dtype", "bf16")
+    convert(aside / "bf16", aside / "dcp")
+    convert(aside / "dcp", aside / "back", "--max-file-gb", "0.00004")
+    good = all_equal(tensors_of(aside / "bf16"), tensors_of(aside / "back"))
+    print(f"HF -> DCP -> HF: {'equal' if good else 'DIFFERS'}, {len(list((aside / 'back').glob('*.safetensors')))} shards")
+    convert(aside / "bf16", aside / "fp8", "--to", "hf", "--dtype", "fp8")
+    convert(aside / "fp8", aside / "wide", "--to", "hf", "--dtype", "fp32")
+    codes, ours = tensors_of(aside / "fp8"), tensors_of(aside / "wide")
+    for name in ours:
+        if name + "_scale_inv" not in codes:
+            continue
+        rows, cols = ours[name].shape
+        scales = codes[name + "_scale_inv"].repeat_interleave(128, 0)[:rows].repeat_interleave(128, 1)[:, :cols]
+        if not torch.equal(codes[name].to(torch.float32) * scales, ours[name]):
+            print(f"FP8: {name} differs")
+            good = False
+    matrices = sum(name.endswith("_scale_inv") for name in codes)
+    print(f"FP8: {matrices} matrices")
+    return good and matrices > 10
+
+
+def save(rank, out, port_folder):
+    from fsdp2 import adamw, shard
+
+    dist.init_process_group("gloo", init_method=f"file://{port_folder}/store", rank=rank, world_size=2)
+    model = DeepseekV3ForCausalLM.from_pretrained(TRAJECTORY, dtype=torch.float32, attn_implementation="eager",
+                                                  experts_implementation="eager")
+    shard(model, "fp32", 2)
+    optimizer = adamw(model, 0.0)  # moments, and weights that stay
+    model(torch.arange(32).reshape(2, 16), use_cache=False).logits.sum().backward()
+    optimizer.step()
+    state = {"model": get_model_state_dict(model), "optim": get_optimizer_state_dict(model, optimizer)}
+    dcp.save(state, checkpoint_id=out)
+    dist.barrier()
+    os._exit(0)  # Gloo's threads now and then abort a process that winds down
+
+
+def check_all(dsv3, aside):
+    run = trained_run(dsv3, aside)
+    return [check_python_loads_ours(dsv3, aside, run), check_optimizer(run), check_we_load_fsdp2(dsv3, aside),
+            check_round_trip(dsv3, aside)]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("mode", choices=["check", "save"])
+    parser.add_argument("--dsv3", default=str(ROOT / "build" / "release" / "bin" / "dsv3"))
+    parser.add_argument("--out")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as aside:
+        if arguments.mode == "save":
+            os.environ["OMP_NUM_THREADS"] = "1"
+            mp.spawn(save, (arguments.out, aside), nprocs=2)
+        else:
+            sys.exit(not all(check_all(arguments.dsv3, Path(aside))))
+
+
+if __name__ == "__main__":
+    main()
