@@ -8,5 +8,6 @@ namespace dsv3 {
 
 int config_command(std::vector<std::string> args);
 int prepare_command(std::vector<std::string> args);
+int tokenizer_command(std::vector<std::string> args);
 
 }  // namespace dsv3

@@ -10,6 +10,7 @@ namespace {
 
 constexpr dsv3::Command kCommands[] = {
     {"prepare", "texts to token files", dsv3::prepare_command},
+    {"tokenizer", "text to token ids and back", dsv3::tokenizer_command},
     {"config", "a run's values and where they come from", dsv3::config_command},
     {"train", "train a model", nullptr, dsv3::launch},
     {"eval", "loss of a model on token files", nullptr, dsv3::launch},
