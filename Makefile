@@ -40,6 +40,8 @@ test-full: build asan fuzz mutate  ## also what takes longer: long runs, sanitiz
 test-peers: build  ## against transformers: goldens made anew and compared (fetches 5 GB)
 	@tools/setup peers
 	@$(PEERS) tools/peers/run.py
+	@$(PEERS) tools/peers/unicode_tables.py --check
+	@$(PEERS) tools/peers/tokenizer.py
 
 .PHONY: bench
 bench: build   ## training speed, here and in transformers, alternating in one run

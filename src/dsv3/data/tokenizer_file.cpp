@@ -208,7 +208,10 @@ class Parser : public nlohmann::json_sax<Json> {
       where += frame.value.is_array() ? std::to_string(frame.value.size()) : frame.key;
     }
     if (place_ == Place::vocab) where += "." + token_;
-    if (place_ == Place::merges || place_ == Place::pair) where += fmt::format(".{}", out_.merges.size() / 2);
+    if (place_ == Place::merges || place_ == Place::pair) {
+      const size_t begun = place_ == Place::pair ? static_cast<size_t>(std::min(parts_, 2)) : 0;
+      where += fmt::format(".{}", (out_.merges.size() - begun) / 2);
+    }
     throw InputError(out_.file, where, why);
   }
 

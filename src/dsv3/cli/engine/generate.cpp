@@ -12,8 +12,8 @@
 #include "dsv3/cli/engine/commands.h"
 #include "dsv3/cli/engine/load_model.h"
 #include "dsv3/cli/engine/ranks.h"
-#include "dsv3/data/utf8_stream.h"
 #include "dsv3/data/tokenizer.h"
+#include "dsv3/data/utf8_stream.h"
 #include "dsv3/formats/npy.h"
 #include "dsv3/ops/torch_pch.h"
 
