@@ -192,11 +192,19 @@ TEST_F(TokenizerJson, OtherWaysToBeWrong) {
   for (int i = 0; i < 5'000'000; ++i) many += "{},";
   refuse_text(many, {"more than 131072 values"});
   many = "{\"model\":{\"vocab\":{";
-  for (int i = 0; i < 3'000'000; ++i) many += fmt::format("\"{}\":1,", i);
-  refuse_text(many, {"more than 1048576 tokens"});
+  for (int i = 0; i < 1'000'000; ++i) many += fmt::format("\"{}\":1,", i);
+  refuse_text(many, {"more than 524288 tokens"});
   many = "{\"model\":{\"merges\":[";
-  for (int i = 0; i < 5'000'000; ++i) many += "\"a b\",";
-  refuse_text(many, {"more than 1048576 merges"});
+  for (int i = 0; i < 1'000'000; ++i) many += "\"a b\",";
+  refuse_text(many, {"more than 524288 merges"});
+}
+
+TEST_F(TokenizerJson, TheLargestThatFailsAtItsEnd) {
+  std::string text = "{\"model\":{\"type\":\"BPE\",\"vocab\":{";
+  for (int i = 0; i < 1 << 19; ++i) text += fmt::format("{}\"{:x}\":{}", i ? "," : "", i, i);
+  text += "},\"merges\":[";
+  for (int i = 0; i < 1 << 19; ++i) text += fmt::format("{}\"{:x} {:x}\"", i ? "," : "", i, i);
+  refuse_text(text + "]}}", {"model.vocab: has no token for the byte 0x00"});
 }
 
 }  // namespace

@@ -13,6 +13,7 @@ namespace {
 constexpr size_t kShort = 48;          // bytes up to which trying all pairs beats a heap
 constexpr size_t kLongestKept = 128;   // bytes of a word that is worth keeping
 constexpr size_t kMostKept = 1 << 16;  // words of a thread, about 5 MB
+constexpr size_t kRoomKept = 1 << 16;  // symbols whose room stays for the next word
 
 uint64_t hash_pair(uint64_t pair) {
   pair *= 0x9E3779B97F4A7C15;
@@ -232,6 +233,10 @@ void Bpe::merge_long(std::string_view word, Memory::State& state, std::vector<in
     if (candidate(at)) std::push_heap(heap.begin(), heap.end());
   }
   for (int32_t at = 0; at >= 0; at = symbols[at].next) out.push_back(symbols[at].id);
+  if (symbols.size() > kRoomKept) {
+    symbols = {};
+    heap = {};
+  }
 }
 
 }  // namespace dsv3

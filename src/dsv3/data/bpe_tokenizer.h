@@ -21,8 +21,7 @@ class BpeTokenizer : public Tokenizer {
   bool cuts_anywhere() const override { return false; }
   std::optional<int32_t> eos() const override;
   std::optional<int32_t> id_of(std::string_view token) const override;
-  // A text is at most 1 GB. A thread that encodes keeps up to 5 MB of words that it has seen, and the room of
-  // its longest word.
+  // A text is at most 1 GB. A thread that encodes keeps up to 5 MB of words that it has seen.
   void encode(std::string_view text, bool add_special, std::vector<int32_t>& out,
               std::string_view what = "text") const override;
   void append_bytes(int32_t id, bool skip_special, std::string& out) const override;

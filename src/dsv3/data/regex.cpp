@@ -105,7 +105,7 @@ Regex::Regex(std::string_view pattern, bool literal, std::string_view file, std:
 Regex::~Regex() = default;
 Regex::Regex(Regex&& other) noexcept = default;
 
-Regex::Budget::Budget(uint64_t bytes) : until(thread_seconds() + 1 + static_cast<double>(bytes) / 1e6) {}
+Regex::Budget::Budget(uint64_t bytes) : until(thread_seconds() + 2 + 4e-6 * static_cast<double>(bytes)) {}
 
 bool Regex::find(std::string_view text, size_t at, Memory& memory, Budget& budget, size_t& begin,
                  size_t& end) const {

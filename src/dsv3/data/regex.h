@@ -39,7 +39,7 @@ class Regex {
 
   // Processor time that a search may still take, so that no pattern can hold the program: see find().
   struct Budget {
-    // A second, and another for each megabyte.
+    // Two seconds, and four for each megabyte: what is done with the matches meanwhile counts too.
     explicit Budget(uint64_t bytes);
     double until;  // of this thread's clock, in seconds
     int work = 0;  // since the clock was read

@@ -16,7 +16,7 @@ namespace {
 
 constexpr uint64_t kMaxFile = 48u << 20;     // the largest that is known, of 262,144 tokens, has 33 MB
 constexpr size_t kMaxString = 64 << 10;      // bytes in the file; a pattern of 3,000 is the longest known
-constexpr size_t kMaxEntries = 1 << 20;      // tokens, and merges
+constexpr size_t kMaxEntries = 1 << 19;      // tokens, and merges; 262,144 is the most known
 constexpr size_t kMaxOtherValues = 1 << 17;  // mostly added tokens, 8 values each
 constexpr size_t kMaxDepth = 16;
 

@@ -19,7 +19,7 @@ struct TokenizerFile {
 };
 
 // InputError: no JSON object, larger than 48 MB, nested deeper than 16, a duplicate key outside vocab (there
-// the ids tell), a string of more than 64 kB, more than 2^20 tokens or merges, more than 2^17 other values.
+// the ids tell), a string of more than 64 kB, more than 2^19 tokens or merges, more than 2^17 other values.
 TokenizerFile read_tokenizer_file(const std::filesystem::path& path);
 
 }  // namespace dsv3
