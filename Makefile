@@ -35,12 +35,16 @@ test: build    ## the tests
 test-full: build asan fuzz mutate  ## also what takes longer: long runs, sanitizers, fuzzing, mutations
 	@DSV3_LONG_TESTS=1 $(CTEST) --test-dir build/release
 	@tools/check_launchers
+	@tools/setup peers
+	@$(PEERS) tools/peers/tokenizer.py
 	@tools/demo trigram
 
 .PHONY: test-peers
 test-peers: build  ## against transformers: goldens made anew and compared (fetches 5 GB)
 	@tools/setup peers
 	@$(PEERS) tools/peers/run.py
+	@$(PEERS) tools/peers/unicode_tables.py --check
+	@$(PEERS) tools/peers/tokenizer.py --mb 1 --fuzz 5000
 
 .PHONY: bench
 bench: build   ## training speed, here and in transformers, alternating in one run

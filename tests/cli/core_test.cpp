@@ -11,7 +11,8 @@ TEST(Help, ListsTheCommands) {
     const Result result = dsv3({flag});
     EXPECT_EQ(result.code, 0);
     EXPECT_EQ(result.err, "");
-    for (const char* command : {"train", "eval", "generate", "trace", "prepare", "config", "doctor"}) {
+    for (const char* command :
+         {"train", "eval", "generate", "trace", "prepare", "tokenizer", "config", "doctor"}) {
       EXPECT_NE(result.out.find(std::string("  ") + command + " "), std::string::npos) << command;
     }
   }

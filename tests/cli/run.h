@@ -26,6 +26,7 @@ struct Result {
 struct RunOptions {
   std::vector<std::string> env = {};  // "NAME=value", added to this process's environment
   std::filesystem::path cwd = {};     // empty: this process's
+  std::filesystem::path in_from = "/dev/null";
   std::filesystem::path out_to = {};  // where stdout goes, e.g. /dev/full; empty: Result::out
   int signal = 0;                     // sent after signal_after_ms
   int signal_after_ms = 0;
@@ -53,10 +54,10 @@ inline Result run_program(const std::filesystem::path& program, std::vector<std:
   if (child == 0) {
     if (!options.cwd.empty() && ::chdir(options.cwd.c_str()) != 0) ::_exit(126);
     for (const std::string& entry : options.env) ::putenv(const_cast<char*>(entry.c_str()));
-    const int null = ::open("/dev/null", O_RDONLY);
+    const int in_fd = ::open(options.in_from.c_str(), O_RDONLY);
     const int out_fd = ::open(out.c_str(), O_WRONLY | O_CREAT, 0600),
               err_fd = ::open(err.c_str(), O_WRONLY | O_CREAT, 0600);
-    ::dup2(null, 0);
+    ::dup2(in_fd, 0);
     ::dup2(out_fd, 1);
     ::dup2(err_fd, 2);
     ::execv(argv[0], argv.data());

@@ -1,4 +1,4 @@
-#include "dsv3/cli/engine/utf8_stream.h"
+#include "dsv3/data/utf8_stream.h"
 
 #include <gtest/gtest.h>
 

@@ -54,6 +54,33 @@ TEST(Prepare, FilesAndSortedFoldersBecomeDocuments) {
                              .dump());
 }
 
+TEST(Prepare, WithATokenizerOfAFile) {
+  TempDir dir;
+  const auto tokenizer = std::filesystem::path(DSV3_SOURCE_DIR) / "tests/data/tokenizers/v3/tokenizer.json";
+  const std::string text = "The word, and the word\u4e2d\u6587.";
+  write_file(dir / "a.txt", text);
+  // The last tenth begins inside of a character: the cut moves to where it begins.
+  prepare({.inputs = {dir / "a.txt"},
+           .out = dir / "p",
+           .tokenizer = tokenizer.string(),
+           .eos = "<|eos|>",
+           .valid_fraction = 0.1});
+  const auto opened = open_tokenizer(tokenizer.string());
+  const auto read = [&](const char* name) {
+    IndexedDataset set(dir / name);
+    std::vector<int64_t> ids(set.num_tokens());
+    set.read(0, ids);
+    return opened->decode(std::vector<int32_t>(ids.begin(), ids.end()), false);
+  };
+  EXPECT_EQ(read("p_train"), "The word, and the word\u4e2d<|eos|>");
+  EXPECT_EQ(read("p_valid"), "\u6587.<|eos|>");
+  const Json json = read_json(dir / "p_train.json");
+  EXPECT_EQ(json["tokenizer"], tokenizer.string());
+  EXPECT_EQ(json["tokenizer_hash"], opened->hash());
+  EXPECT_EQ(json["vocab_size"], opened->vocab_size());
+  EXPECT_EQ(json["eos_id"], *opened->id_of("<|eos|>"));
+}
+
 TEST(Prepare, HoldsOutTheTailOfEachDocument) {
   TempDir dir;
   write_file(dir / "a.txt", "0123456789");
@@ -140,6 +167,14 @@ TEST_F(PrepareRefuses, Row82OutputThatIsAnInput) {
 TEST_F(PrepareRefuses, OptionsWithoutMeaning) {
   expect(ExitCode::usage, {"--tokenizer", "bpe.json", "byte"},
          {.inputs = {dir_ / "a.txt"}, .tokenizer = "bpe.json"});
+  const auto golden = std::filesystem::path(DSV3_SOURCE_DIR) / "tests/data/tokenizers/v3";
+  expect(ExitCode::usage, {"--eos", "does not say which token ends a document"},
+         {.inputs = {dir_ / "a.txt"}, .tokenizer = golden.string()});
+  expect(ExitCode::usage, {"--eos: none: no token of"},
+         {.inputs = {dir_ / "a.txt"}, .tokenizer = golden.string(), .eos = "none"});
+  write_file(dir_ / "b.txt", "ab\xff");
+  expect(ExitCode::content, {"b.txt: byte 2: is not UTF-8"},
+         {.inputs = {dir_ / "b.txt"}, .tokenizer = golden.string(), .eos = "<|eos|>"});
   for (double fraction : {-0.1, 1.0, std::nan("")}) {
     expect(ExitCode::usage, {"--valid-fraction"}, {.inputs = {dir_ / "a.txt"}, .valid_fraction = fraction});
   }

@@ -142,6 +142,7 @@ uint64_t Saver::commit() {
   for (const auto& [name, hashes] : whole.files) bytes += hashes.size;
   write_atomically(folder / "config.json", hf_config_json(run_.model, DType::f32).dump(2) + "\n");
   write_atomically(folder / "run.toml", run_.to_toml());
+  copy_tokenizer(run_.data.tokenizer, folder);
   finish_dcp_folder(folder, std::move(whole));
   fsync_directory(folder);
   if (fs::exists(target)) remove_checkpoint(target);  // one that could not be read, and was passed by

@@ -5,11 +5,14 @@
 #include <string>
 #include <string_view>
 
+#include "dsv3/base/file.h"
+
 namespace dsv3 {
 namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view kStep = "step-";
+constexpr uint64_t kMaxTokenizer = 1u << 30;
 
 std::vector<fs::path> entries_of(const fs::path& folder) {
   std::vector<fs::path> found;
@@ -45,6 +48,17 @@ void remove_unfinished(const fs::path& run) {
     std::error_code ignored;
     if (name.starts_with(kStep) && name.ends_with(".tmp")) fs::remove_all(path, ignored);
   }
+}
+
+void copy_tokenizer(const fs::path& tokenizer, const fs::path& folder) {
+  std::error_code error;
+  const bool is_folder = fs::is_directory(tokenizer, error);
+  const fs::path file = is_folder ? tokenizer / "tokenizer.json" : tokenizer;
+  if (!fs::is_regular_file(file, error)) return;
+  write_atomically(folder / "tokenizer.json", read_text(file, kMaxTokenizer));
+  const fs::path config = file.parent_path() / "tokenizer_config.json";
+  if (fs::is_regular_file(config, error))
+    write_atomically(folder / "tokenizer_config.json", read_text(config, kMaxTokenizer));
 }
 
 }  // namespace dsv3

@@ -16,4 +16,8 @@ std::vector<int64_t> list_checkpoints(const std::filesystem::path& run);
 // What a writer that died has left: step-N.tmp.
 void remove_unfinished(const std::filesystem::path& run);
 
+// The run's tokenizer beside its weights: data.tokenizer's tokenizer.json, and its tokenizer_config.json if
+// it has one. Nothing for "byte" or none.
+void copy_tokenizer(const std::filesystem::path& tokenizer, const std::filesystem::path& folder);
+
 }  // namespace dsv3

@@ -88,19 +88,27 @@ void check_output(const std::vector<fs::path>& inputs, const std::vector<fs::pat
 // One PREFIX while it is written.
 class Output {
  public:
-  explicit Output(const fs::path& prefix) : writer_(prefix, ByteTokenizer::kVocab) { files_.prefix = prefix; }
+  Output(const fs::path& prefix, const Tokenizer& tokenizer, int32_t eos)
+      : tokenizer_(tokenizer), eos_(eos), writer_(prefix, tokenizer.vocab_size()) {
+    files_.prefix = prefix;
+  }
 
   // Bytes [begin, end) of file as a document; an empty range is none.
   void add(const InputFile& file, uint64_t begin, uint64_t end) {
     if (begin == end) return;
+    const uint64_t most = tokenizer_.cuts_anywhere() ? kPieceBytes : end - begin;
+    const std::string what =
+        begin == 0 ? file.path() : fmt::format("{}: from byte {} on", file.path(), begin);
     std::string piece;
+    std::vector<int32_t> ids;
     for (uint64_t at = begin; at < end; at += piece.size()) {
-      piece.resize(std::min(kPieceBytes, end - at));
+      piece.resize(std::min(most, end - at));
       file.read(std::as_writable_bytes(std::span(piece)), at);
-      writer_.append(ByteTokenizer::encode(piece));
+      ids.clear();
+      tokenizer_.encode(piece, false, ids, what);
+      writer_.append(ids);
     }
-    constexpr int32_t eos[] = {ByteTokenizer::kEos};
-    writer_.append(eos);
+    writer_.append({&eos_, 1});
     writer_.end_document();
     files_.bytes += static_cast<int64_t>(end - begin);
   }
@@ -117,31 +125,48 @@ class Output {
     fs::remove(json_path, ignored);
     writer_.finish();
     Json json;
-    json["tokenizer"] = ByteTokenizer::kName;
-    json["tokenizer_hash"] = ByteTokenizer::hash();
-    json["vocab_size"] = ByteTokenizer::kVocab;
-    json["eos_id"] = ByteTokenizer::kEos;
+    json["tokenizer"] = tokenizer_.name();
+    json["tokenizer_hash"] = tokenizer_.hash();
+    json["vocab_size"] = tokenizer_.vocab_size();
+    json["eos_id"] = eos_;
     json["bytes"] = files_.bytes;
     json["documents"] = files_.documents;
     json["tokens"] = files_.tokens;
     json["largest_id"] = writer_.largest_id();
-    write_atomically(json_path, json.dump(2) + "\n");
+    write_atomically(json_path, json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
     return files_;
   }
 
  private:
+  const Tokenizer& tokenizer_;
+  int32_t eos_;
   IndexedDatasetWriter writer_;
   PreparedFiles files_;
 };
+
+int32_t find_eos(const Tokenizer& tokenizer, const std::string& named) {
+  const std::optional<int32_t> eos = named.empty() ? tokenizer.eos() : tokenizer.id_of(named);
+  if (eos) return *eos;
+  throw UsageError("--eos",
+                   named.empty() ? printable(tokenizer.name()) + " does not say which token ends a document"
+                                 : printable(named) + ": no token of " + printable(tokenizer.name()),
+                   "name a token of it, such as \"<|endoftext|>\"");
+}
+
+// at, or where the character begins that at cuts in two: only so many bytes back as a character has.
+uint64_t character_begin(const InputFile& file, uint64_t at) {
+  for (int i = 0; i < 3 && at > 0 && at < file.size(); ++i, --at) {
+    std::byte byte{};
+    file.read({&byte, 1}, at);
+    if ((byte & std::byte{0xC0}) != std::byte{0x80}) break;
+  }
+  return at;
+}
 
 }  // namespace
 
 PrepareSummary prepare(const PrepareOptions& options) {
   const auto start = std::chrono::steady_clock::now();
-  if (options.tokenizer != "byte") {
-    throw UsageError("--tokenizer",
-                     fmt::format("{}: only byte is supported yet", printable(options.tokenizer)));
-  }
   if (!(options.valid_fraction >= 0 && options.valid_fraction < 1)) {
     throw UsageError("--valid-fraction", fmt::format("{}, expected 0 to below 1", options.valid_fraction));
   }
@@ -154,14 +179,17 @@ PrepareSummary prepare(const PrepareOptions& options) {
   for (const fs::path& output : outputs) check_output(options.inputs, files, output);
   check_output(options.inputs, {}, options.out);
 
+  const std::unique_ptr<const Tokenizer> tokenizer = open_tokenizer(options.tokenizer);
+  const int32_t eos = find_eos(*tokenizer, options.eos);
+
   std::error_code failed;
   if (options.out.has_parent_path()) fs::create_directories(options.out.parent_path(), failed);
   if (failed) throw RunError(printable(options.out.parent_path().string()), failed.message());
 
   PrepareSummary summary;
-  Output train(outputs.front());
+  Output train(outputs.front(), *tokenizer, eos);
   std::optional<Output> valid;
-  if (split) valid.emplace(outputs.back());
+  if (split) valid.emplace(outputs.back(), *tokenizer, eos);
   for (const fs::path& path : files) {
     const InputFile file(path);
     if (file.size() == 0) ++summary.skipped_files;
@@ -172,8 +200,10 @@ PrepareSummary prepare(const PrepareOptions& options) {
           "cut it, for example with split -C 1G");
     }
     const auto held_out = static_cast<uint64_t>(static_cast<double>(file.size()) * options.valid_fraction);
-    train.add(file, 0, file.size() - held_out);
-    if (valid) valid->add(file, file.size() - held_out, file.size());
+    uint64_t cut = file.size() - held_out;
+    if (!tokenizer->cuts_anywhere()) cut = character_begin(file, cut);
+    train.add(file, 0, cut);
+    if (valid) valid->add(file, cut, file.size());
   }
 
   const std::string first = options.inputs.front().string();

@@ -2,9 +2,63 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
+
+#include "dsv3/base/error.h"
 #include "dsv3/base/philox.h"
+#include "dsv3/data/bpe_tokenizer.h"
+#include "dsv3/data/unicode.h"
 
 namespace dsv3 {
+namespace {
+
+class ByteAdapter : public Tokenizer {
+ public:
+  std::string name() const override { return std::string(ByteTokenizer::kName); }
+  std::string hash() const override { return ByteTokenizer::hash(); }
+  int64_t vocab_size() const override { return ByteTokenizer::kVocab; }
+  bool cuts_anywhere() const override { return true; }
+  std::optional<int32_t> eos() const override { return ByteTokenizer::kEos; }
+  std::optional<int32_t> id_of(std::string_view token) const override {
+    if (token.size() != 1) return std::nullopt;
+    return static_cast<unsigned char>(token[0]);
+  }
+  void encode(std::string_view text, bool, std::vector<int32_t>& out, std::string_view) const override {
+    for (const char byte : text) out.push_back(static_cast<unsigned char>(byte));
+  }
+  void append_bytes(int32_t id, bool, std::string& out) const override {
+    if (id >= 0 && id < 256) out += static_cast<char>(id);
+  }
+};
+
+}  // namespace
+
+std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {
+  std::string bytes;
+  for (int32_t id : ids) append_bytes(id, skip_special, bytes);
+  const size_t good = unicode::valid_utf8_prefix(bytes);
+  if (good == bytes.size()) return bytes;
+  Utf8Stream rest;
+  const std::string tail = rest.add(std::string_view(bytes).substr(good)) + rest.finish();
+  return bytes.substr(0, good) + tail;
+}
+
+std::string DecodeStream::add(int32_t id) {
+  std::string bytes;
+  tokenizer_.append_bytes(id, skip_special_, bytes);
+  return utf8_.add(bytes);
+}
+
+std::unique_ptr<const Tokenizer> open_tokenizer(const std::string& name) {
+  if (name == ByteTokenizer::kName) return std::make_unique<ByteAdapter>();
+  std::filesystem::path path = name;
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) path /= "tokenizer.json";
+  if (!std::filesystem::exists(path, ignored)) {
+    throw UsageError("--tokenizer", printable(path.string()) + ": no such file", "byte, or a tokenizer.json");
+  }
+  return std::make_unique<BpeTokenizer>(path);
+}
 
 std::vector<int32_t> ByteTokenizer::encode(std::string_view text) {
   std::vector<int32_t> ids(text.size());

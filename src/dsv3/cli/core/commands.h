@@ -11,5 +11,6 @@ int config_command(std::vector<std::string> args);
 int convert_command(std::vector<std::string> args);
 int export_command(std::vector<std::string> args);
 int prepare_command(std::vector<std::string> args);
+int tokenizer_command(std::vector<std::string> args);
 
 }  // namespace dsv3

@@ -49,7 +49,11 @@ int prepare_command(std::vector<std::string> args) {
   bool json = false;
   app.add_option("INPUT", inputs, ".txt files and folders of them")->required();
   app.add_option("--out", out, "PREFIX of PREFIX.bin, PREFIX.idx and PREFIX.json")->required();
-  app.add_option("--tokenizer", options.tokenizer, "byte")->capture_default_str();
+  app.add_option("--tokenizer", options.tokenizer, "byte, a tokenizer.json, or a folder that has one")
+      ->capture_default_str();
+  app.add_option("--eos", options.eos,
+                 "the token that ends a document; default: eos_token of the tokenizer_config.json beside "
+                 "tokenizer.json");
   app.add_option("--valid-fraction", options.valid_fraction,
                  "hold out the last part of each document: PREFIX_train and PREFIX_valid are written");
   app.add_flag("--json", json, "print JSON");

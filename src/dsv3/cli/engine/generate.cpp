@@ -11,7 +11,6 @@
 #include "dsv3/cli/command.h"
 #include "dsv3/cli/engine/commands.h"
 #include "dsv3/cli/engine/load_model.h"
-#include "dsv3/cli/engine/utf8_stream.h"
 #include "dsv3/comm/agreement.h"
 #include "dsv3/data/tokenizer.h"
 #include "dsv3/formats/npy.h"
@@ -22,7 +21,7 @@ namespace {
 
 struct Arguments {
   ModelFlags model;
-  std::string prompt, tokens, out, tokenizer = std::string(ByteTokenizer::kName);
+  std::string prompt, tokens, out, tokenizer;
   GenerateOptions options;
 };
 
@@ -32,13 +31,6 @@ void check_arguments(const CLI::App& app, const Arguments& arguments) {
   if (tokens != (app.count("--out") > 0)) throw UsageError("--out", "goes together with --tokens");
   if (text && arguments.prompt.empty())
     throw UsageError("--prompt", "is empty", "generation needs a token to start from");
-  if (arguments.tokenizer != ByteTokenizer::kName)
-    throw UsageError("--tokenizer", printable(arguments.tokenizer) + " is not supported yet, expected byte");
-  if (tokens) {
-    require_exists(arguments.tokens);
-    require_exists(std::filesystem::absolute(arguments.out).parent_path());
-  }
-  arguments.options.validate();
 }
 
 // FILE.npy: [S] or [B, S].
@@ -65,34 +57,42 @@ void continue_tokens(Model& model, const Arguments& arguments) {
   });
 }
 
+// What --tokenizer names, else the model's own, else bytes.
+std::unique_ptr<const Tokenizer> tokenizer_of(const std::filesystem::path& folder, const std::string& flag) {
+  if (!flag.empty()) return open_tokenizer(flag);
+  if (std::filesystem::exists(folder / "tokenizer.json"))
+    return open_tokenizer((folder / "tokenizer.json").string());
+  for (const char* name : {"tokenizer_config.json", "tiktoken.model"})
+    if (std::filesystem::exists(folder / name))
+      throw UsageError(
+          "--prompt",
+          "the model has a tokenizer of its own, but no tokenizer.json (" + std::string(name) + ")",
+          "name one with --tokenizer, or give tokens with --tokens");
+  return open_tokenizer(std::string(ByteTokenizer::kName));
+}
+
 // Documents were cut by the tokenizer's own eos, whatever the configuration calls eos.
 void continue_text(const LoadedModel& loaded, const Arguments& arguments) {
   Model& model = *loaded.model;
-  const std::filesystem::path& folder = loaded.folder;
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "tiktoken.model"})
-    if (std::filesystem::exists(folder / name))
-      throw UsageError("--prompt",
-                       "the model has a tokenizer of its own (" + std::string(name) + "), not supported yet",
-                       "give tokens with --tokens");
-  if (model.config().vocab_size < ByteTokenizer::kVocab)
-    throw InputError(folder.string(), "vocab_size",
-                     fmt::format("{} is smaller than the byte tokenizer's {}", model.config().vocab_size,
-                                 ByteTokenizer::kVocab),
-                     "give tokens with --tokens");
-  const std::vector<int32_t> ids = ByteTokenizer::encode(arguments.prompt);
+  const auto tokenizer = tokenizer_of(loaded.folder, arguments.tokenizer);
+  if (model.config().vocab_size < tokenizer->vocab_size())
+    throw InputError(loaded.folder.string(), "vocab_size",
+                     fmt::format("{} is smaller than the {} of the tokenizer {}", model.config().vocab_size,
+                                 tokenizer->vocab_size(), tokenizer->name()),
+                     "name another with --tokenizer, or give tokens with --tokens");
+  std::vector<int32_t> ids;
+  tokenizer->encode(arguments.prompt, /*add_special=*/true, ids, "--prompt");
   const at::Tensor prompt =
       at::tensor(at::IntArrayRef(std::vector<int64_t>(ids.begin(), ids.end())), at::kLong);
-  Utf8Stream stream;
+  DecodeStream stream(*tokenizer, /*skip_special=*/true);
   auto print = [](const std::string& text) {
     fmt::print("{}", text);
     std::fflush(stdout);
   };
   GenerateOptions options = arguments.options;
-  options.eos = ByteTokenizer::kEos;
-  options.on_token = [&](int64_t, int64_t token) {
-    const int32_t id = static_cast<int32_t>(token);
-    print(stream.add(ByteTokenizer::decode({&id, 1})));
-  };
+  const std::optional<int32_t> eos = tokenizer->eos();
+  options.eos = eos ? std::optional<int64_t>(*eos) : model.config().eos_token_id;
+  options.on_token = [&](int64_t, int64_t token) { print(stream.add(static_cast<int32_t>(token))); };
   generate(model, prompt.unsqueeze(0).to(model.exec().device), {}, options);
   print(stream.finish() + "\n");
 }
@@ -110,7 +110,8 @@ int generate_command(std::vector<std::string> args) {
   app.add_option("--tokens", arguments.tokens, "FILE.npy of token ids [B, S] to continue");
   app.add_option("--out", arguments.out,
                  "FILE.npy for the new ids; behind a row's end token stand end tokens");
-  app.add_option("--tokenizer", arguments.tokenizer, "byte")->capture_default_str();
+  app.add_option("--tokenizer", arguments.tokenizer,
+                 "a tokenizer.json, a folder that has one, or byte; default: the model's own");
   app.add_option("--max-new-tokens", options.max_new_tokens, "tokens a row")->capture_default_str();
   app.add_option("--temperature", options.temperature, "0: always the likeliest token")
       ->capture_default_str();

@@ -16,6 +16,7 @@
 #include "dsv3/cli/engine/run_folder.h"
 #include "dsv3/cli/engine/run_log.h"
 #include "dsv3/comm/agreement.h"
+#include "dsv3/convert/run_folder.h"
 #include "dsv3/ops/device.h"
 #include "dsv3/train/trainer.h"
 
@@ -206,6 +207,7 @@ int train_command(std::vector<std::string> args) {
   if (valid) evaluate_now();
   on_rank_zero(mesh, [&] { std::filesystem::remove_all(out / "hf"); });  // of a shorter run that was resumed
   model.save_hf(out / "hf");
+  on_rank_zero(mesh, [&] { copy_tokenizer(run.data.tokenizer, out / "hf"); });
   log.say(fmt::format("weights in {}", (out / "hf").string()));
   return 0;
 }
