@@ -120,6 +120,64 @@ TEST(Resume, TwoRunsOnOneFolderTheSecondRefuses) {
   EXPECT_EQ(read_file(dir / "run/run.toml"), before);
 }
 
+// A checkpoint that was passed by is set aside: it is neither kept in place of a good one nor ever taken
+// again.
+TEST(Resume, ADamagedCheckpointCostsNoGoodOne) {
+  TempDir dir;
+  const std::vector<std::string> keep = {"--checkpoint.keep_last=1", "--checkpoint.keep_every=3"};
+  ASSERT_EQ(dsv3(saving(dir / "all", 12, keep)).code, 0);
+  ASSERT_EQ(dsv3(saving(dir / "run", 9, keep)).code, 0);
+  const fs::path newest = dir / "run/checkpoints/step-9";
+  std::string bytes = read_file(newest / "__0_0.distcp");
+  bytes[bytes.size() / 2] ^= 1;
+  write_file(newest / "__0_0.distcp", bytes);
+  const Result result = dsv3(going_on(dir / "run", 12, keep));
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_NE(result.err.find("step-9 is not valid"), std::string::npos) << result.err;
+  EXPECT_TRUE(fs::exists(dir / "run/checkpoints/step-9.passed"));
+  for (const char* step : {"step-3", "step-6", "step-9", "step-12"})
+    EXPECT_EQ(dsv3({"ckpt", "verify", dir / "run/checkpoints" / step}).code, 0) << step;
+  EXPECT_EQ(metrics_of(dir / "run"), metrics_of(dir / "all"));
+  EXPECT_EQ(weights_of(dir / "run"), weights_of(dir / "all"));
+}
+
+TEST(Resume, FromAnEarlierCheckpointTheLaterOnesAreOfAnotherPast) {
+  TempDir dir;
+  ASSERT_EQ(dsv3(saving(dir / "run", 9, {"--checkpoint.keep_last=3"})).code, 0);
+  const Result result =
+      dsv3(saving(dir / "run", 6,
+                  {"--checkpoint.resume=" + (dir / "run/checkpoints/step-3").string(), "--optim.lr=1e-3"}));
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(metrics_of(dir / "run").size(), 6u);
+  EXPECT_EQ(dsv3({"ckpt", "verify", dir / "run"}).out.find("step-6:") != std::string::npos, true);
+  EXPECT_FALSE(fs::exists(dir / "run/checkpoints/step-9"));
+}
+
+TEST(Resume, AnExportOfAnEarlierStepIsNotTakenForTheResult) {
+  TempDir dir;
+  ASSERT_EQ(dsv3(saving(dir / "run", 3)).code, 0);
+  ASSERT_TRUE(fs::exists(dir / "run/hf"));
+  auto job = start(going_on(dir / "run", 1000000));
+  ASSERT_TRUE(eventually([&] { return metrics_of(dir / "run").size() > 4; })) << job->err();
+  job->signal(SIGKILL);
+  job->wait();
+  EXPECT_FALSE(fs::exists(dir / "run/hf"));
+}
+
+// A byte that one rank alone reads ends all of them, with its code.
+TEST(Resume, DamageThatOneRankSeesIsTheErrorOfAll) {
+  TempDir dir;
+  ASSERT_EQ(dsv3({"convert", kGoldens / "trajectory", dir / "dcp"}).code, 0);
+  const fs::path file = dir / "dcp/__0_0.distcp";
+  std::string bytes = read_file(file);
+  fs::remove(dir / "dcp/manifest.json");
+  bytes[bytes.size() * 9 / 10] ^= 1;
+  write_file(file, bytes);
+  expect_failure(dsv3({"train", kRun, "--train.steps=1", "--nproc", "2",
+                       "--model.init=" + (dir / "dcp").string(), "--train.out=" + (dir / "run").string()}),
+                 ExitCode::content, {"__0_0.distcp"});
+}
+
 TEST(Resume, OfAnotherModelIsRefusedByItsFields) {
   TempDir dir;
   ASSERT_EQ(dsv3(saving(dir / "run", 3)).code, 0);

@@ -32,9 +32,11 @@ void fill(const DcpFolder& folder, const SavedRange& range) {
 }
 
 // What the ranks' ranges leave: keys of no parameter, and the files beside the tensors.
-void check_the_rest(const DcpFolder& folder, const std::vector<SavedRange>& ranges) {
-  std::set<std::string_view> used;
-  for (const SavedRange& range : ranges) used.insert(range.key);
+void check_the_rest(const DcpFolder& folder, const ParamTable& table) {
+  std::set<std::string> used;
+  for (const ParamSpec& spec : table.params)
+    for (const char* moment : {"", ".exp_avg", ".exp_avg_sq"})
+      used.insert(*moment ? "optim.state." + spec.name + moment : spec.name);
   std::vector<std::byte> bytes;
   for (const auto& [key, stored] : folder.tensors()) {
     if (used.contains(key)) continue;
@@ -75,7 +77,7 @@ SavedState load_checkpoint(Model& model, Optimizer& optimizer, const fs::path& p
     require_same_model(state.model, model.config(), path.string());
     const std::vector<SavedRange> ranges = saved_ranges(model, optimizer, /*all=*/true);
     for (const SavedRange& range : ranges) fill(folder, range);
-    if (model.mesh().rank() == 0) check_the_rest(folder, ranges);
+    if (model.mesh().rank() == 0) check_the_rest(folder, model.table());
   });
   optimizer.set_updates(state.updates);
   return state;
@@ -91,7 +93,8 @@ std::optional<Resumed> resume(Model& model, Optimizer& optimizer, const RunConfi
     try {
       return Resumed{folder, load_checkpoint(model, optimizer, folder).train};
     } catch (const Error& error) {
-      if (error.code() != ExitCode::content) throw;
+      // A bad sector is an I/O error, and no better than a wrong byte.
+      if (error.code() != ExitCode::content && error.code() != ExitCode::failed) throw;
       warn(fmt::format("checkpoint {} is not valid and is passed by: {}", folder.filename().string(),
                        error.what()));
     }

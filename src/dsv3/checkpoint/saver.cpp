@@ -43,9 +43,11 @@ void remove_checkpoint(const fs::path& folder) {
   fs::remove_all(aside, ignored);
 }
 
-void prune(const RunConfig& run) {
+// Keeps the newest ones up to `newest`, which was just written.
+void prune(const RunConfig& run, int64_t newest) {
   int64_t kept = 0;
   for (const int64_t step : list_checkpoints(run.train.out)) {
+    if (step > newest) continue;
     const bool for_good = run.checkpoint.keep_every > 0 && step % run.checkpoint.keep_every == 0;
     if (kept < std::max<int64_t>(run.checkpoint.keep_last, 1)) {
       ++kept;
@@ -61,11 +63,14 @@ std::string and_then(std::string said, const std::string& more) {
 
 }  // namespace
 
-Saver::Saver(Model& model, Optimizer& optimizer, const RunConfig& run)
-    : model_(model), optimizer_(optimizer), run_(run) {}
+Saver::Saver(Model& model, Optimizer& optimizer, const RunConfig& run, int64_t last_step)
+    : model_(model), optimizer_(optimizer), run_(run), last_step_(last_step) {}
 
 Saver::~Saver() {
-  if (writing_.valid()) writing_.wait();
+  if (!writing_.valid()) return;
+  writing_.wait();
+  std::error_code ignored;
+  if (model_.mesh().rank() == 0) fs::remove_all(unfinished(), ignored);
 }
 
 fs::path Saver::unfinished() const { return checkpoint_path(run_.train.out, step_).string() + ".tmp"; }
@@ -77,17 +82,20 @@ std::string Saver::begin(const TrainState& state) {
   step_ = state.step;
   const Mesh& mesh = model_.mesh();
   mesh.phase("save");
+  std::vector<SavedRange> ranges;
   try {
     on_rank_zero(mesh, [&] { create_new(unfinished()); });
+    on_all_ranks(mesh, [&] {
+      ranges = saved_ranges(model_, optimizer_, /*all=*/false);
+      if (!run_.checkpoint.async) return;
+      for (SavedRange& range : ranges)
+        range.values = range.values.detach().to(at::kCPU, range.values.scalar_type(), false, /*copy=*/true);
+    });
   } catch (const Error& error) {
     return and_then(said, failed(error.what()));
   }
   const SavedState saved{
       .train = state, .updates = optimizer_.updates(), .model = run_.model, .run = run_.to_toml()};
-  std::vector<SavedRange> ranges = saved_ranges(model_, optimizer_, /*all=*/false);
-  if (run_.checkpoint.async)
-    for (SavedRange& range : ranges)
-      range.values = range.values.detach().to(at::kCPU, range.values.scalar_type(), false, /*copy=*/true);
   std::packaged_task<void()> task([this, saved, ranges = std::move(ranges), folder = unfinished()] {
     const int64_t rank = model_.mesh().rank();
     DcpFileWriter writer(folder / fmt::format("__{}_0.distcp", rank));
@@ -127,7 +135,13 @@ std::string Saver::complete() {
   }
   last_step_ = step_;
   failures_ = 0;
-  return fmt::format("{:>11} saved, {:.1f} MB", step_, static_cast<double>(bytes) / 1e6);
+  std::string said = fmt::format("{:>11} saved, {:.1f} MB", step_, static_cast<double>(bytes) / 1e6);
+  try {
+    on_rank_zero(model_.mesh(), [&] { prune(run_, step_); });
+  } catch (const Error& error) {
+    said += fmt::format("\nwarning: an older checkpoint could not be removed: {}", error.what());
+  }
+  return said;
 }
 
 uint64_t Saver::commit() {
@@ -140,15 +154,15 @@ uint64_t Saver::commit() {
   }
   uint64_t bytes = 0;
   for (const auto& [name, hashes] : whole.files) bytes += hashes.size;
-  write_atomically(folder / "config.json", hf_config_json(run_.model, DType::f32).dump(2) + "\n");
+  write_atomically(
+      folder / "config.json",
+      hf_config_json(run_.model, run_.train.dtype == "fp64" ? DType::f64 : DType::f32).dump(2) + "\n");
   write_atomically(folder / "run.toml", run_.to_toml());
   copy_tokenizer(run_.data.tokenizer, folder);
   finish_dcp_folder(folder, std::move(whole));
   fsync_directory(folder);
-  if (fs::exists(target)) remove_checkpoint(target);  // one that could not be read, and was passed by
   rename_folder(folder, target);
   fsync_directory(target.parent_path());
-  prune(run_);
   return bytes;
 }
 

@@ -17,8 +17,9 @@ namespace dsv3 {
 // All ranks make the same calls.
 class Saver {
  public:
-  Saver(Model& model, Optimizer& optimizer, const RunConfig& run);
-  // A checkpoint still being written is not completed: its folder stays step-N.tmp.
+  // last_step: of the checkpoint in the run folder that the run was resumed from, 0: none.
+  Saver(Model& model, Optimizer& optimizer, const RunConfig& run, int64_t last_step = 0);
+  // A checkpoint still being written is dropped.
   ~Saver();
   Saver(const Saver&) = delete;
   Saver& operator=(const Saver&) = delete;

@@ -1,6 +1,7 @@
 #include "dsv3/cli/command.h"
 
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -45,6 +46,14 @@ void take_log_level(std::vector<std::string>& args) {
     args.erase(args.begin() + i, args.begin() + i + (apart ? 2 : 1));
     return;
   }
+}
+
+// A checkpoint of many ranks has more files than the usual limit of 1,024.
+void raise_file_limit() {
+  rlimit limit;
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 extern "C" void leave_on_signal(int signal) { ::_exit(128 + signal); }
@@ -101,6 +110,7 @@ int report(const std::string& line, ExitCode code) {
 
 int run_command(int argc, char** argv, std::span<const Command> commands) {
   install_signals();
+  raise_file_limit();
   try {
     const int code = dispatch({argv + std::min(argc, 1), argv + argc}, argv, commands);
     flush_output();

@@ -108,11 +108,16 @@ std::optional<Json> Checkpoint::state() const {
   if (dcp == nullptr) return std::nullopt;
   const auto text = dcp->object("dsv3.state");
   if (!text || !text->is(PickleKind::text)) return std::nullopt;
-  return parse_json(text->text(), dcp->file());
+  Json state = parse_json(text->text(), dcp->file());
+  if (!state.is_object()) throw InputError(dcp->file(), "dsv3.state", "is no object");
+  return state;
 }
 
 VerifyResult verify_checkpoint(const fs::path& path, int threads) {
-  VerifyResult result{.path = checkpoint_folder(path),
+  // Of a run the newest, whatever is wrong with it.
+  require_exists(path);
+  const std::vector<int64_t> steps = list_checkpoints(path);
+  VerifyResult result{.path = steps.empty() ? checkpoint_folder(path) : checkpoint_path(path, steps.front()),
                       .verified = false,
                       .verdict = {},
                       .bytes = 0,

@@ -7,8 +7,10 @@
 
 #include "dsv3/base/error.h"
 #include "dsv3/base/file.h"
+#include "dsv3/convert/checkpoint.h"
 #include "dsv3/convert/convert_output.h"
 #include "dsv3/convert/dcp_writer.h"
+#include "dsv3/convert/hf_weights.h"
 #include "dsv3/convert/partial_folder.h"
 #include "dsv3/convert/run_folder.h"
 
@@ -19,15 +21,15 @@ namespace {
 constexpr uint64_t kMaxCompanion = 64u << 20;
 
 // A run stands for its newest checkpoint.
-fs::path source_folder(const fs::path& path) {
-  require_exists(path);
-  const std::vector<int64_t> steps = list_checkpoints(path);
-  return steps.empty() ? path : checkpoint_path(path, steps.front());
-}
+fs::path source_folder(const fs::path& path) { return checkpoint_folder(path); }
 
 void check_target(const fs::path& source, const fs::path& target) {
   std::error_code error;
-  const fs::path from = fs::weakly_canonical(source, error), to = fs::weakly_canonical(target, error);
+  const fs::path from = fs::weakly_canonical(source, error);
+  fs::path to = fs::weakly_canonical(target, error);
+  if (!to.has_filename()) to = to.parent_path();
+  if (from == to.string() + ".partial")
+    throw UsageError(printable(target.string(), 400), "would be built in the source", "name another folder");
   const bool inside = std::ranges::mismatch(from, to).in1 == from.end();
   if (inside)
     throw UsageError(printable(target.string(), 400), "is the source, or in it",
@@ -35,13 +37,15 @@ void check_target(const fs::path& source, const fs::path& target) {
 }
 
 // What makes two conversions the same: source files by name, size and time, and every option but the part.
-std::string identity_of(const fs::path& source, const ConvertOptions& options) {
+std::string identity_of(const fs::path& source, const ModelConfig& config, const ConvertOptions& options) {
   Json files = Json::array();
   for (const auto& entry : fs::directory_iterator(source)) {
+    const std::string name = entry.path().filename().string();
     struct stat status {};
-    if (::stat(entry.path().c_str(), &status) != 0) continue;
-    files.push_back(
-        {entry.path().filename().string(), status.st_size, status.st_mtim.tv_sec, status.st_mtim.tv_nsec});
+    const bool of_weights = name.ends_with(".safetensors") || name.ends_with(".distcp") ||
+                            name == ".metadata" || name.ends_with(".index.json");
+    if (!of_weights || ::stat(entry.path().c_str(), &status) != 0) continue;
+    files.push_back({name, status.st_size, status.st_mtim.tv_sec, status.st_mtim.tv_nsec});
   }
   std::sort(files.begin(), files.end());  // nlohmann's iterators are none of std::ranges
   return Json{{"source", fs::canonical(source).string()},
@@ -49,12 +53,13 @@ std::string identity_of(const fs::path& source, const ConvertOptions& options) {
               {"to", options.to == FolderFormat::hf ? "hf" : "dcp"},
               {"dtype", options.dtype ? dtype_name(*options.dtype) : "keep"},
               {"layers", options.layers.value_or(0)},
-              {"config", options.config ? options.config->string() : ""},
+              {"config", config.to_json()},
               {"max_file_bytes", options.max_file_bytes}}
       .dump();
 }
 
-// Tokenizer and generation settings travel along; weights, indexes and what is hidden do not.
+// Tokenizer and generation settings travel along; weights, indexes and what is hidden do not, nor does what a
+// link leads to outside of the folder.
 void copy_companions(const fs::path& source, const fs::path& folder) {
   for (const auto& entry : fs::directory_iterator(source)) {
     const std::string name = entry.path().filename().string();
@@ -62,10 +67,11 @@ void copy_companions(const fs::path& source, const fs::path& folder) {
     const bool small_text =
         type == ".json" || type == ".txt" || type == ".model" || type == ".jinja" || type == ".md";
     if (!small_text || name.starts_with(".") || name == "config.json" || name == kManifestName ||
-        name.ends_with(".index.json") || !entry.is_regular_file())
+        name.ends_with(".index.json") || !entry.is_regular_file() || entry.file_size() > kMaxCompanion ||
+        !lies_in_folder(source, name))
       continue;
-    const std::string text = read_text(entry.path(), kMaxCompanion);
-    write_atomically(folder / name, text);
+    check_listed_file(source, name);
+    write_atomically(folder / name, read_text(entry.path(), kMaxCompanion));
   }
 }
 
@@ -95,7 +101,7 @@ ConvertSummary convert(const fs::path& path, const fs::path& target, const Conve
   for (const OutputFile& file : files) summary.bytes += file.bytes;
   if (options.dry_run) return summary;
 
-  const PartialFolder partial(target, identity_of(folder, options));
+  const PartialFolder partial(target, identity_of(folder, source.config(), options));
   std::vector<std::string> names;
   std::vector<const OutputFile*> mine;
   uint64_t total = 0;

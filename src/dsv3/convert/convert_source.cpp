@@ -4,6 +4,7 @@
 
 #include "dsv3/base/error.h"
 #include "dsv3/convert/dcp_folder.h"
+#include "dsv3/convert/manifest.h"
 
 namespace dsv3 {
 namespace fs = std::filesystem;
@@ -12,11 +13,12 @@ ConvertSource::ConvertSource(const fs::path& folder, const ConvertOptions& optio
   if (!options.config && is_dcp_folder(folder) && !fs::exists(folder / "config.json"))
     throw UsageError("--config", printable(folder.string(), 400) + " holds no config.json",
                      "name the model's");
+  if (!options.config) check_listed_file(folder, "config.json");
   ModelConfig config = ModelConfig::load(options.config.value_or(folder));
   const int64_t layers = options.layers.value_or(config.num_hidden_layers);
   if (layers > config.num_hidden_layers)
     throw UsageError("--layers", fmt::format("is {}, the model has {}", layers, config.num_hidden_layers));
-  weights_ = std::make_unique<ModelWeights>(folder, config);
+  weights_ = std::make_unique<ModelWeights>(folder, config, /*compare_copies=*/!options.dry_run);
   missing_mtp_ = static_cast<int64_t>(weights_->missing_mtp().size());
   config.num_nextn_predict_layers -= missing_mtp_;
   const ParamTable full = param_table(config);

@@ -106,7 +106,10 @@ Json hf_config_json(const ModelConfig& config, DType dtype) {
   Json json = config.to_json();
   json["architectures"] = {"DeepseekV3ForCausalLM"};
   json["model_type"] = "deepseek_v3";
-  json["torch_dtype"] = dtype == DType::f16 ? "float16" : dtype == DType::f32 ? "float32" : "bfloat16";
+  json["torch_dtype"] = dtype == DType::f64   ? "float64"
+                        : dtype == DType::f32 ? "float32"
+                        : dtype == DType::f16 ? "float16"
+                                              : "bfloat16";
   // What the source said of its own files: their dtype by its newer key, their Python code.
   for (const char* key : {"dtype", "auto_map"}) json.erase(key);
   if (dtype == DType::f8_e4m3) {

@@ -23,19 +23,13 @@ bool is_inside(const fs::path& path, const fs::path& folder) {
   return std::ranges::mismatch(folder, path).in1 == folder.end();
 }
 
-// The file itself, every link resolved: it must lie in the folder. In a Hugging Face cache,
-// snapshots/HASH/NAME is a link to blobs/HASH two levels up; those are the folder's own too.
+// The file itself, every link resolved: it must lie in the folder.
 fs::path resolve(const fs::path& folder, const std::string& name) {
-  std::error_code error;
-  const fs::path root = fs::canonical(folder, error);
-  fs::path path = folder / name;
-  const fs::path target = fs::canonical(path, error);
-  if (error) throw InputError(path.string(), "", "no such file", "the download may be incomplete");
-  const bool cache = root.parent_path().filename() == "snapshots" &&
-                     is_inside(target, root.parent_path().parent_path() / "blobs");
-  if (!is_inside(target, root) && !cache) {
+  const fs::path path = folder / name;
+  if (!fs::exists(path))
+    throw InputError(path.string(), "", "no such file", "the download may be incomplete");
+  if (!lies_in_folder(folder, name))
     throw InputError(path.string(), "", "is a link out of the folder", "put the file itself there");
-  }
   return path;
 }
 
@@ -84,6 +78,17 @@ void HfWeights::open(const fs::path& folder, const std::string& name) {
   files_.emplace_back(std::make_unique<CheckedFile>(resolve(folder, name), hashes));
 }
 
+bool lies_in_folder(const fs::path& folder, const std::string& name) {
+  std::error_code error;
+  const fs::path root = fs::canonical(folder, error);
+  const fs::path target = fs::canonical(folder / name, error);
+  // In a Hugging Face cache, snapshots/HASH/NAME is a link to blobs/HASH two levels up; those are the
+  // folder's own too.
+  const bool cache = root.parent_path().filename() == "snapshots" &&
+                     is_inside(target, root.parent_path().parent_path() / "blobs");
+  return !error && (is_inside(target, root) || cache);
+}
+
 HfWeights::HfWeights(const fs::path& folder) {
   require_exists(folder);
   if (fs::is_directory(folder)) manifest_ = Manifest::read(folder);
@@ -104,6 +109,7 @@ HfWeights::HfWeights(const fs::path& folder) {
 }
 
 void HfWeights::open_shards(const fs::path& folder) {
+  check_listed_file(folder, kIndex);
   const HfIndex index = read_hf_index(resolve(folder, kIndex));
   files_.reserve(index.shards.size());
   for (const std::string& shard : index.shards) {

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "dsv3/base/error.h"
 #include "dsv3/base/file.h"
 #include "dsv3/base/json.h"
 #include "dsv3/formats/safetensors_header.h"
@@ -89,6 +90,14 @@ void write_manifest(const std::filesystem::path& folder, std::map<std::string, F
       known.emplace(name, hash_file(entry.path()));
   }
   write_atomically(folder / kManifestName, Manifest{std::move(known)}.text());
+}
+
+void check_listed_file(const std::filesystem::path& folder, const std::string& name) {
+  const auto manifest = Manifest::read(folder);
+  if (!manifest) return;
+  const auto listed = manifest->files.find(name);
+  if (listed != manifest->files.end() && hash_file(folder / name) != listed->second)
+    throw InputError((folder / name).string(), "", std::string("differs from ") + kManifestName);
 }
 
 }  // namespace dsv3

@@ -68,7 +68,8 @@ std::vector<SharedCopy> copies_of(const ModelConfig& config) {
 
 }  // namespace
 
-ModelWeights::ModelWeights(const std::filesystem::path& folder, const ModelConfig& config)
+ModelWeights::ModelWeights(const std::filesystem::path& folder, const ModelConfig& config,
+                           bool compare_copies)
     : store_(open_store(folder)), prefix_(find_prefix(*store_)), only_model_(!is_dcp_folder(folder)) {
   const ParamTable table = param_table(config);
   for (const ParamSpec& spec : table.params) sources_.emplace(spec.name, find_sources(spec));
@@ -82,7 +83,7 @@ ModelWeights::ModelWeights(const std::filesystem::path& folder, const ModelConfi
   }
   for (int depth = last_present + 1; depth <= depths; ++depth) missing_mtp_.push_back(depth);
   check_names(table, config);
-  check_copies(config);
+  if (compare_copies) check_copies(config);
 }
 
 const StoredTensor* ModelWeights::find(std::string_view name) const {
@@ -151,17 +152,31 @@ void ModelWeights::check_copies(const ModelConfig& config) const {
   }
 }
 
-// By value, so that a repeat of another dtype may equal the original.
+// Byte by byte; by value where the dtypes differ.
 bool ModelWeights::is_equal(const StoredTensor& a, const StoredTensor& b) const {
-  std::vector<double> left(kPiece), right(kPiece);
-  const int64_t numel = a.numel();
-  for (int64_t begin = 0; begin < numel; begin += static_cast<int64_t>(kPiece)) {
-    const auto count = static_cast<size_t>(std::min<int64_t>(numel - begin, kPiece));
-    store_->read(a, begin, std::span(left).first(count));
-    store_->read(b, begin, std::span(right).first(count));
-    if (std::memcmp(left.data(), right.data(), count * sizeof(double)) != 0) return false;
+  const bool same_dtype = a.dtype == b.dtype && a.dtype != DType::f8_e4m3;
+  const auto compare = [&](auto& left, auto& right, size_t width, const auto& read) {
+    const int64_t numel = a.numel(), piece = static_cast<int64_t>(kPiece);
+    for (int64_t begin = 0; begin < numel; begin += piece) {
+      const size_t count = static_cast<size_t>(std::min(numel - begin, piece)) * width;
+      read(a, begin, std::span(left).first(count));
+      read(b, begin, std::span(right).first(count));
+      if (std::memcmp(left.data(), right.data(), count * sizeof(left[0])) != 0) return false;
+    }
+    return true;
+  };
+  if (same_dtype) {
+    const auto width = static_cast<size_t>(dtype_size(a.dtype));
+    std::vector<std::byte> left(kPiece * width), right(left.size());
+    return compare(left, right, width,
+                   [&](const StoredTensor& tensor, int64_t begin, std::span<std::byte> out) {
+                     store_->read_bytes(tensor, begin, out);
+                   });
   }
-  return true;
+  std::vector<double> left(kPiece), right(kPiece);
+  return compare(left, right, 1, [&](const StoredTensor& tensor, int64_t begin, std::span<double> out) {
+    store_->read(tensor, begin, out);
+  });
 }
 
 DType ModelWeights::dtype(const ParamSpec& spec) const {

@@ -27,7 +27,8 @@ class ModelWeights {
   //     present, or followed by a later one that is present, is an InputError.
   //   - Repeats of a shared tensor (an MTP layer's embed_tokens or shared_head.head; lm_head with tied
   //     embeddings) must equal it.
-  ModelWeights(const std::filesystem::path& folder, const ModelConfig& config);
+  // compare_copies = false: the repeats are not read.
+  ModelWeights(const std::filesystem::path& folder, const ModelConfig& config, bool compare_copies = true);
 
   // MTP depths k (1 …) that the weights lack, ascending.
   const std::vector<int64_t>& missing_mtp() const { return missing_mtp_; }

@@ -16,7 +16,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr uint64_t kMaxRecord = 1ull << 30;
-constexpr const char* kWork = ".work";  // what goes before the folder gets its name
 
 bool is_there(const fs::path& path) {
   std::error_code error;
@@ -51,8 +50,11 @@ PartialFolder::PartialFolder(const fs::path& target, const std::string& identity
   if (is_there(target_))
     throw UsageError(printable(target_.string(), 400), "exists already", "name a new folder");
   path_ = target_.string() + ".partial";
+  work_ = target_.string() + ".partial.work";
   std::error_code error;
-  fs::create_directories(work_ = path_ / kWork, error);
+  if (!is_there(path_)) fs::remove_all(work_, error);  // of a conversion whose result got its name
+  fs::create_directories(work_, error);
+  if (!error) fs::create_directories(path_, error);
   if (error) throw RunError(printable(path_.string(), 400), "cannot be created: " + error.message());
   const Lock lock(work_ / "lock");
   if (!is_there(work_ / "identity")) {
@@ -78,7 +80,7 @@ bool PartialFolder::complete(const std::vector<std::string>& files,
   const auto all_there = [&] {
     return std::ranges::all_of(files, [&](const std::string& file) { return has(file); });
   };
-  if (!all_there()) return is_there(target_) && !is_there(path_);
+  if (is_there(target_) || !all_there()) return is_there(target_);
   const Lock lock(work_ / "lock");
   if (is_there(target_) || !all_there()) return is_there(target_);
   DcpPart whole;
@@ -90,16 +92,16 @@ bool PartialFolder::complete(const std::vector<std::string>& files,
   std::vector<fs::path> others;
   for (const auto& entry : fs::directory_iterator(path_)) {
     const std::string name = entry.path().filename().string();
-    if (name != kWork && std::ranges::find(files, name) == files.end()) others.push_back(entry.path());
+    if (std::ranges::find(files, name) == files.end()) others.push_back(entry.path());
   }
   for (const fs::path& path : others) fs::remove_all(path);
   finish(std::move(whole));
-  fs::remove_all(work_);
   fsync_directory(path_);
   std::error_code error;
   fs::rename(path_, target_, error);
   if (error) throw RunError(printable(target_.string(), 400), "rename: " + error.message());
   fsync_directory(target_.parent_path());
+  fs::remove_all(work_, error);
   return true;
 }
 

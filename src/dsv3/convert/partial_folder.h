@@ -1,5 +1,6 @@
 #pragma once
-// TARGET.partial: a folder under construction that survives its builder, and may have several.
+// TARGET.partial: a folder under construction that survives its builder, and may have several. Beside it
+// TARGET.partial.work says what it is and what is done.
 
 #include <filesystem>
 #include <functional>

@@ -46,13 +46,22 @@ void for_each_run(std::span<const int64_t> shape, std::span<const int64_t> offse
   int64_t runs = 1;
   for (size_t d = 0; d < dim; ++d) runs *= sizes[d];
   if (length == 0) return;
-  for (int64_t run = 0; run < runs; ++run) {
+  const auto start_of = [&](int64_t run) {
     int64_t start = shape.empty() ? 0 : offsets[dim] * strides[dim];
-    int64_t rest = run;
     for (size_t d = dim; d-- > 0;) {
-      start += (offsets[d] + rest % sizes[d]) * strides[d];
-      rest /= sizes[d];
+      start += (offsets[d] + run % sizes[d]) * strides[d];
+      run /= sizes[d];
     }
+    return start;
+  };
+  // Runs ascend: the first that ends behind `begin`.
+  int64_t first = 0;
+  for (int64_t above = runs; first < above;) {
+    const int64_t middle = first + (above - first) / 2;
+    start_of(middle) + length <= begin ? first = middle + 1 : above = middle;
+  }
+  for (int64_t run = first; run < runs; ++run) {
+    const int64_t start = start_of(run);
     const int64_t from = std::max(start, begin), to = std::min(start + length, end);
     if (from < to) fn({from, run * length + from - start, to - from});
     if (start >= end) break;

@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "dsv3/base/error.h"
 #include "dsv3/base/file.h"
 
 namespace dsv3 {
@@ -19,6 +20,9 @@ std::vector<fs::path> entries_of(const fs::path& folder) {
   std::error_code error;
   for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
     found.push_back(it->path());
+  // A folder that cannot be read is not an empty one: a run would begin anew over it.
+  if (error && error != std::errc::no_such_file_or_directory && error != std::errc::not_a_directory)
+    throw RunError(printable(folder.string(), 400), error.message());
   return found;
 }
 
@@ -47,6 +51,17 @@ void remove_unfinished(const fs::path& run) {
     const std::string name = path.filename().string();
     std::error_code ignored;
     if (name.starts_with(kStep) && name.ends_with(".tmp")) fs::remove_all(path, ignored);
+  }
+}
+
+void set_aside_after(const fs::path& run, int64_t step) {
+  for (const int64_t later : list_checkpoints(run)) {
+    if (later <= step) break;
+    const fs::path from = checkpoint_path(run, later), to = from.string() + ".passed";
+    std::error_code error;
+    fs::remove_all(to, error);
+    fs::rename(from, to, error);
+    if (error) throw RunError(printable(from.string(), 400), "rename: " + error.message());
   }
 }
 

@@ -11,10 +11,14 @@ namespace dsv3 {
 // RUN/checkpoints/step-N
 std::filesystem::path checkpoint_path(const std::filesystem::path& run, int64_t step);
 // The steps of the run's checkpoints, newest first; whether they are valid is not looked at. Folders of
-// another name, and what was never finished, are left out.
+// another name, and what was never finished, are left out. RunError when the folder is there and cannot be
+// read.
 std::vector<int64_t> list_checkpoints(const std::filesystem::path& run);
 // What a writer that died has left: step-N.tmp.
 void remove_unfinished(const std::filesystem::path& run);
+// Renames checkpoints behind `step` to step-N.passed: the run goes on from `step`, and they are either
+// damaged or of a past that is given up. RunError when that fails.
+void set_aside_after(const std::filesystem::path& run, int64_t step);
 
 // The run's tokenizer beside its weights: data.tokenizer's tokenizer.json, and its tokenizer_config.json if
 // it has one. Nothing for "byte" or none.

@@ -14,7 +14,8 @@ namespace dsv3 {
 namespace {
 
 constexpr size_t kMaxDims = 64;
-constexpr uint64_t kMaxSmall = 1u << 20;  // data.pkl of a tensor has 160 bytes
+constexpr uint64_t kMaxSmall = 1u << 20;   // data.pkl of a tensor has 160 bytes
+constexpr uint64_t kMaxPickle = 8u << 20;  // an object holds lists of names at most
 constexpr std::string_view kRebuild2 = "torch._utils _rebuild_tensor_v2";
 constexpr std::string_view kRebuild3 = "torch._utils _rebuild_tensor_v3";
 
@@ -40,6 +41,8 @@ class TorchArchive {
   // data.pkl, its CRC checked.
   PickleValue pickle(const PickleRules& rules) const {
     const ZipEntry& entry = get("data.pkl");
+    if (entry.size > kMaxPickle)
+      fail(entry.name, fmt::format("{} bytes, at most {} expected", entry.size, kMaxPickle));
     zip_.check(entry);
     return parse_pickle(file_, entry.begin, entry.size, field("data.pkl"), rules);
   }

@@ -89,6 +89,7 @@ class Model {
 
  private:
   void add_flat_units(int unit, ParamGroup group);
+  std::vector<int64_t> load_alone(const std::filesystem::path& folder, bool allow_missing_mtp);
 
   Mesh mesh_;
   ExecOptions exec_;

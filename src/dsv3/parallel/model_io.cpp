@@ -2,6 +2,7 @@
 
 #include "dsv3/base/error.h"
 #include "dsv3/base/philox.h"
+#include "dsv3/comm/agreement.h"
 #include "dsv3/convert/hf_writer.h"
 #include "dsv3/convert/model_weights.h"
 #include "dsv3/ops/torch_pch.h"
@@ -53,6 +54,13 @@ void Model::initialise(uint64_t seed) {
 std::vector<int64_t> Model::load(const std::filesystem::path& folder, bool allow_missing_mtp) {
   at::NoGradGuard no_grad;
   mesh_.phase("load");
+  std::vector<int64_t> missing;
+  // A byte that one rank alone reads may be the damaged one: all end with its error.
+  on_all_ranks(mesh_, [&] { missing = load_alone(folder, allow_missing_mtp); });
+  return missing;
+}
+
+std::vector<int64_t> Model::load_alone(const std::filesystem::path& folder, bool allow_missing_mtp) {
   const ModelWeights reader(folder, shared_.config);
   const std::vector<int64_t>& missing = reader.missing_mtp();
   if (!missing.empty() && !allow_missing_mtp)

@@ -13,6 +13,7 @@
 #include "dsv3/base/json.h"
 #include "dsv3/cli/command.h"
 #include "dsv3/cli/core/commands.h"
+#include "dsv3/convert/checkpoint.h"
 #include "dsv3/convert/dcp_folder.h"
 
 namespace dsv3 {
@@ -119,7 +120,7 @@ int convert_command(std::vector<std::string> args) {
   app.add_flag("--dry-run", options.dry_run, "check names and shapes, write nothing");
   app.add_flag("--json", json, "print JSON");
   if (!parse_args(app, args)) return 0;
-  if (to.empty()) to = is_dcp_folder(source) ? "hf" : "dcp";
+  if (to.empty()) to = is_dcp_folder(checkpoint_folder(source)) ? "hf" : "dcp";
   options.to = one_of<FolderFormat>("--to", to, {{"hf", FolderFormat::hf}, {"dcp", FolderFormat::dcp}});
   options.dtype = parse_dtype(dtype);
   if (options.dtype == DType::f8_e4m3 && options.to != FolderFormat::hf)

@@ -8,6 +8,7 @@
 #include "dsv3/cli/engine/ranks.h"
 #include "dsv3/convert/checkpoint.h"
 #include "dsv3/convert/dcp_folder.h"
+#include "dsv3/convert/manifest.h"
 #include "dsv3/convert/model_weights.h"
 #include "dsv3/convert/run_folder.h"
 #include "dsv3/train/trainer.h"
@@ -42,6 +43,7 @@ LoadedModel load_model(const ModelFlags& model, const std::vector<std::string>& 
   if (model.config.empty() && !has_config)
     throw InputError(model.folder, "config.json", "is missing, here and in hf/",
                      "name a Hugging Face folder, a DCP folder or a run");
+  if (model.config.empty()) check_listed_file(loaded.folder, "config.json");
   loaded.run = RunConfig::from_flags(
       flags, ModelConfig::load(model.config.empty() ? loaded.folder : std::filesystem::path(model.config)));
   const std::vector<int64_t> missing = ModelWeights(loaded.folder, loaded.run.model).missing_mtp();

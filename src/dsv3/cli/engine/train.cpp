@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <csignal>
+#include <sstream>
 #include <utility>
 
 #include "dsv3/base/error.h"
@@ -79,6 +80,13 @@ void check_supported(const RunConfig& run) {
   if (run.data.fim_rate > 0) throw UsageError("data.fim_rate", "is not built yet", "leave it at 0");
 }
 
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream in(text);
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  return lines;
+}
+
 // Seconds that calls took since they were last asked for.
 class Stopwatch {
  public:
@@ -121,17 +129,22 @@ int train_command(std::vector<std::string> args) {
   Model model(run.model, mesh, ExecOptions::from(run));
   RunLog log(mesh.rank() == 0);
   Optimizer optimizer(model, run.optim);
-  std::optional<Resumed> resumed;
-  if (!run.checkpoint.resume.empty())
-    resumed = resume(model, optimizer, run, [&](const std::string& line) { log.warn(line); });
-  if (!resumed) initialise(model, run, log);
   const std::filesystem::path out = run.train.out;
-  std::optional<RunFolder> folder;  // rank 0's, as the next
-  std::optional<MetricsFile> metrics_file;
+  std::optional<RunFolder> folder;  // rank 0's
+  std::optional<Resumed> resumed;
+  if (!run.checkpoint.resume.empty()) {
+    // Locked before it is looked at: the run before may be saving still.
+    on_rank_zero(mesh, [&] { folder.emplace(run); });
+    resumed = resume(model, optimizer, run, [&](const std::string& line) { log.warn("warning: " + line); });
+  }
+  if (!resumed) initialise(model, run, log);
+  Trainer trainer(run, model, optimizer, loader);
+  if (resumed) trainer.resume(resumed->train);
+  std::optional<MetricsFile> metrics_file;  // rank 0's
   on_rank_zero(mesh, [&] {
-    folder.emplace(run);
+    if (!folder) folder.emplace(run);
+    folder->begin(run, trainer.state().step, trainer.done());
     log.open(out / "log.txt");
-    keep_metrics_until(out / "metrics.jsonl", resumed ? resumed->train.step : 0);
     metrics_file.emplace(out / "metrics.jsonl");
   });
   auto write_metrics = [&](const std::string& line) {
@@ -144,15 +157,13 @@ int train_command(std::vector<std::string> args) {
   if (const MeshLayout& layout = mesh.layout(); layout.world() > 1)
     log.say(fmt::format("{} ranks: replicate {}, shard {}, ep {}", layout.world(), layout.replicate,
                         layout.shard, layout.ep));
-  Trainer trainer(run, model, optimizer, loader);
-  if (resumed) {
-    trainer.resume(resumed->train);
+  if (resumed)
     log.say(fmt::format("resumed from {}, {} tokens seen", resumed->folder.string(), resumed->train.tokens));
-  }
-  Saver saver(model, optimizer, run);
-  auto tell = [&](const std::string& line) {
-    if (line.starts_with("warning: ")) return log.warn(line.substr(9));
-    if (!line.empty()) log.say(line);
+  const bool from_here = resumed && resumed->folder == checkpoint_path(out, resumed->train.step);
+  Saver saver(model, optimizer, run, from_here ? resumed->train.step : 0);
+  auto tell = [&](const std::string& text) {
+    for (const std::string& line : lines_of(text))
+      line.starts_with("warning: ") ? log.warn(line) : log.say(line);
   };
   auto evaluate_now = [&] {
     const EvalResult result = evaluate(model, *valid, run.train.micro_batch, run.eval.batches);
@@ -160,7 +171,10 @@ int train_command(std::vector<std::string> args) {
     log.say(fmt::format("{:>11} held-out loss {:.4f} over {} tokens", trainer.state().step, result.loss,
                         result.targets));
   };
-  if (resumed && trainer.done() && std::filesystem::exists(out / "hf")) {
+  // Rank 0 looks, so that all do the same.
+  const int64_t exported = mesh.rank() == 0 && std::filesystem::exists(out / "hf" / "config.json") ? 1 : 0;
+  if (trainer.done() && mesh.sum(std::span<const int64_t>(&exported, 1), "export")[0] > 0) {
+    on_rank_zero(mesh, [&] { copy_tokenizer(run.data.tokenizer, out / "hf"); });
     log.say("nothing is left to do");
     return 0;
   }
@@ -205,7 +219,6 @@ int train_command(std::vector<std::string> args) {
     return static_cast<int>(ExitCode::stopped);
   }
   if (valid) evaluate_now();
-  on_rank_zero(mesh, [&] { std::filesystem::remove_all(out / "hf"); });  // of a shorter run that was resumed
   model.save_hf(out / "hf");
   on_rank_zero(mesh, [&] { copy_tokenizer(run.data.tokenizer, out / "hf"); });
   log.say(fmt::format("weights in {}", (out / "hf").string()));
