@@ -49,6 +49,7 @@ std::string identity_of(const fs::path& source, const ConvertOptions& options) {
               {"to", options.to == FolderFormat::hf ? "hf" : "dcp"},
               {"dtype", options.dtype ? dtype_name(*options.dtype) : "keep"},
               {"layers", options.layers.value_or(0)},
+              {"from_reference", options.from_reference},
               {"config", options.config ? options.config->string() : ""},
               {"max_file_bytes", options.max_file_bytes}}
       .dump();
