@@ -209,6 +209,9 @@ TEST_F(TorchItemHostile, Row68StrideOrOffsetOutsideTheStorage) {
   refuse_pickle(of(0, tuple({2}), tuple({-1})), "a shape, strides or offset that are none");
   refuse_pickle(of(0, tuple({2}), tuple({})), "a shape, strides or offset that are none");
   refuse_pickle(of(0, V::of_int(2), tuple({1})), "a shape, strides or offset that are none");
+  refuse_pickle(of(0, tuple({2, 2}), tuple({1, 2})), "lies outside of the storage");
+  refuse_pickle(of(0, tuple({2, 2}), tuple({1, 1})), "strides [1, 1] of shape [2, 2] are not contiguous");
+  refuse_pickle(of(0, tuple({1, 2, 2}), tuple({4, 1, 2})), "are not contiguous");
   // A view, and dims of 1 with any stride, are sound.
   EXPECT_EQ(read(archive(of(1, tuple({1, 1}), tuple({77, 5}))).bytes()).size, 4u);
 }

@@ -1,6 +1,7 @@
 """Checkpoints: what dsv3 writes, read by Python, and what Python writes, read by dsv3.
 
-Each check prints a line and returns whether it holds. `save` is the other side of two of them: FSDP2 on two ranks.
+Each check prints a line and returns whether it holds. `save` and `save-fsdp1` are the other side of two of them: FSDP2
+on two ranks, and FSDP1 on four with the experts on process groups of their own.
 """
 
 import argparse
@@ -22,12 +23,15 @@ from torch.distributed.checkpoint.state_dict import (
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
-from transformers import DeepseekV3ForCausalLM
+from torch.distributed.checkpoint.quantized_hf_storage import QuantizedHuggingFaceStorageReader
+from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
+from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 TRAJECTORY = ROOT / "tests" / "golden" / "trajectory"
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+warnings.filterwarnings("ignore", message="Please use DTensor instead")
 
 
 def dsv3_trace(dsv3, aside, model, *flags):
@@ -108,13 +112,13 @@ def check_optimizer(run):
     return good
 
 
-def check_we_load_fsdp2(dsv3, aside):
-    """FSDP2 on two ranks with AdamW saves nested dicts; dsv3 finds the weights in them."""
-    folder = aside / "fsdp2-dcp"
-    subprocess.run([sys.executable, Path(__file__), "save", "--out", folder], check=True, stdout=subprocess.DEVNULL)
+def check_we_load_fsdp(dsv3, aside, mode, name):
+    """FSDP saves nested dicts, FSDP2 with AdamW's state, FSDP1 from two kinds of groups; dsv3 finds the weights."""
+    folder = aside / f"{mode}-dcp"
+    subprocess.run([sys.executable, Path(__file__), mode, "--out", folder], check=True, stdout=subprocess.DEVNULL)
     config = ("--config", TRAJECTORY / "config.json", "--model.num_nextn_predict_layers=0")
     error = relative(dsv3_trace(dsv3, aside, folder, *config), transformers_logits(load_model(TRAJECTORY)))
-    print(f"weights of FSDP2's checkpoint: logits' relative error {error:.2g}")
+    print(f"weights of {name}'s checkpoint: logits' relative error {error:.2g}")
     return error <= 1e-5
 
 
@@ -122,10 +126,34 @@ def tensors_of(folder):
     return {k: v for file in sorted(Path(folder).glob("*.safetensors")) for k, v in load_file(file).items()}
 
 
-def check_round_trip(dsv3, aside):
-    """HF -> DCP -> HF is equal byte for byte in bf16; FP8 is what PyTorch's own reader of it computes."""
+def convert_with(dsv3):
     def convert(*arguments):
         subprocess.run([dsv3, "convert", *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
+    return convert
+
+
+def check_fp8_reader(dsv3, aside):
+    """PyTorch's reader of FP8 folders computes what dsv3 does. Matrices of several blocks, and of parts of one."""
+    convert = convert_with(dsv3)
+    torch.manual_seed(3)
+    config = DeepseekV3Config.from_pretrained(TRAJECTORY, hidden_size=320, intermediate_size=260,
+                                              moe_intermediate_size=136, num_nextn_predict_layers=0)
+    DeepseekV3ForCausalLM(config).save_pretrained(aside / "large")
+    convert(aside / "large", aside / "large-fp8", "--to", "hf", "--dtype", "fp8", "--max-file-gb", "0.001")
+    convert(aside / "large-fp8", aside / "large-wide", "--to", "hf", "--dtype", "fp32")
+    ours, codes = tensors_of(aside / "large-wide"), tensors_of(aside / "large-fp8")
+    theirs = {name: torch.full_like(tensor, torch.nan) for name, tensor in ours.items()}
+    dcp.load(theirs, storage_reader=QuantizedHuggingFaceStorageReader(str(aside / "large-fp8")))
+    equal = all_equal(ours, theirs)
+    matrices = sum(name.endswith("_scale_inv") for name in codes)
+    blocks = sum(tensor.numel() for name, tensor in codes.items() if name.endswith("_scale_inv"))
+    print(f"PyTorch's reader of our FP8: {'equal' if equal else 'DIFFERS'}, {matrices} matrices of {blocks} blocks")
+    return equal and blocks > 2 * matrices > 20
+
+
+def check_round_trip(dsv3, aside):
+    """HF -> DCP -> HF is equal byte for byte in bf16; FP8 is its codes times their scales."""
+    convert = convert_with(dsv3)
     convert(TRAJECTORY, aside / "bf16", "--to", "hf", "--dtype", "bf16")
     convert(aside / "bf16", aside / "dcp")
     convert(aside / "dcp", aside / "back", "--max-file-gb", "0.00004")
@@ -163,22 +191,44 @@ def save(rank, out, port_folder):
     os._exit(0)  # Gloo's threads now and then abort a process that winds down
 
 
+def save_fsdp1(rank, out, port_folder):
+    """As the reference wraps its model: the experts on two groups of two ranks, all else on all four."""
+    dist.init_process_group("gloo", init_method=f"file://{port_folder}/store", rank=rank, world_size=4)
+    groups = [dist.new_group([0, 2]), dist.new_group([1, 3])]
+    model = load_model(TRAJECTORY)
+
+    def wrap(module, group=None):
+        return FullyShardedDataParallel(module, process_group=group, sharding_strategy=ShardingStrategy.FULL_SHARD,
+                                        use_orig_params=True, device_id=torch.device("cpu"))
+    layers = model.model.layers
+    for i, layer in enumerate(layers):  # by hand: the policy refuses modules with wrapped ones in them
+        if hasattr(layer.mlp, "experts"):
+            layer.mlp.experts = wrap(layer.mlp.experts, groups[rank % 2])
+        layers[i] = wrap(layer)
+    dcp.save({"model": get_model_state_dict(wrap(model))}, checkpoint_id=out)
+    dist.barrier()
+    os._exit(0)
+
+
 def check_all(dsv3, aside):
     run = trained_run(dsv3, aside)
-    return [check_python_loads_ours(dsv3, aside, run), check_optimizer(run), check_we_load_fsdp2(dsv3, aside),
-            check_round_trip(dsv3, aside)]
+    return [check_python_loads_ours(dsv3, aside, run), check_optimizer(run),
+            check_we_load_fsdp(dsv3, aside, "save", "FSDP2"),
+            check_we_load_fsdp(dsv3, aside, "save-fsdp1", "FSDP1"),
+            check_round_trip(dsv3, aside), check_fp8_reader(dsv3, aside)]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mode", choices=["check", "save"])
+    parser.add_argument("mode", choices=["check", "save", "save-fsdp1"])
     parser.add_argument("--dsv3", default=str(ROOT / "build" / "release" / "bin" / "dsv3"))
     parser.add_argument("--out")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as aside:
-        if arguments.mode == "save":
+        if arguments.mode != "check":
             os.environ["OMP_NUM_THREADS"] = "1"
-            mp.spawn(save, (arguments.out, aside), nprocs=2)
+            entry, ranks = {"save": (save, 2), "save-fsdp1": (save_fsdp1, 4)}[arguments.mode]
+            mp.spawn(entry, (arguments.out, aside), nprocs=ranks)
         else:
             sys.exit(not all(check_all(arguments.dsv3, Path(aside))))
 

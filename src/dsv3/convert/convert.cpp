@@ -53,6 +53,7 @@ std::string identity_of(const fs::path& source, const ModelConfig& config, const
               {"to", options.to == FolderFormat::hf ? "hf" : "dcp"},
               {"dtype", options.dtype ? dtype_name(*options.dtype) : "keep"},
               {"layers", options.layers.value_or(0)},
+              {"from_reference", options.from_reference},
               {"config", config.to_json()},
               {"max_file_bytes", options.max_file_bytes}}
       .dump();

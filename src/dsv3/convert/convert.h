@@ -19,7 +19,8 @@ struct ConvertOptions {
   // F32, BF16, F16, or F8_E4M3 (Hugging Face alone); the router's correction bias stays as it is. Nothing: as
   // stored, and FP8 as BF16.
   std::optional<DType> dtype;
-  std::optional<int64_t> layers;                // the first N blocks, and the MTP modules
+  std::optional<int64_t> layers;  // the first N blocks, and the MTP modules
+  bool from_reference = false;    // the source is a DCP folder in the layout of reference_store.h
   std::optional<std::filesystem::path> config;  // where the source holds no config.json
   int64_t part = 1, parts = 1;                  // this process writes every parts-th file; all parts are run
   bool dry_run = false;                         // reads headers, writes nothing
@@ -39,7 +40,8 @@ using ConvertProgress = std::function<void(uint64_t done, uint64_t total)>;
 
 // source: a Hugging Face folder, a DCP folder or a run (its newest checkpoint). Written into TARGET.partial
 // and renamed when it is whole, synced and has its manifest.json; an interrupted conversion goes on where it
-// was. UsageError: target exists or is the source, TARGET.partial is of another conversion, no config.json.
+// was. UsageError: target exists or is the source, TARGET.partial is of another conversion, no config.json,
+// from_reference and no DCP folder.
 // InputError: the weights do not fit config.json, a byte differs from a manifest or a CRC.
 ConvertSummary convert(const std::filesystem::path& source, const std::filesystem::path& target,
                        const ConvertOptions& options, const ConvertProgress& progress = {});

@@ -5,9 +5,24 @@
 #include "dsv3/base/error.h"
 #include "dsv3/convert/dcp_folder.h"
 #include "dsv3/convert/manifest.h"
+#include "dsv3/convert/reference_store.h"
 
 namespace dsv3 {
 namespace fs = std::filesystem;
+
+namespace {
+
+std::unique_ptr<ModelWeights> open_weights(const fs::path& folder, const ModelConfig& config,
+                                           const ConvertOptions& options) {
+  if (!options.from_reference)
+    return std::make_unique<ModelWeights>(folder, config, /*compare_copies=*/!options.dry_run);
+  if (!is_dcp_folder(folder))
+    throw UsageError("--from", "is reference, " + printable(folder.string(), 400) + " is no DCP folder");
+  return std::make_unique<ModelWeights>(std::make_unique<ReferenceStore>(folder, config), config,
+                                        /*only_model=*/false);
+}
+
+}  // namespace
 
 ConvertSource::ConvertSource(const fs::path& folder, const ConvertOptions& options) {
   if (!options.config && is_dcp_folder(folder) && !fs::exists(folder / "config.json"))
@@ -18,7 +33,7 @@ ConvertSource::ConvertSource(const fs::path& folder, const ConvertOptions& optio
   const int64_t layers = options.layers.value_or(config.num_hidden_layers);
   if (layers > config.num_hidden_layers)
     throw UsageError("--layers", fmt::format("is {}, the model has {}", layers, config.num_hidden_layers));
-  weights_ = std::make_unique<ModelWeights>(folder, config, /*compare_copies=*/!options.dry_run);
+  weights_ = open_weights(folder, config, options);
   missing_mtp_ = static_cast<int64_t>(weights_->missing_mtp().size());
   config.num_nextn_predict_layers -= missing_mtp_;
   const ParamTable full = param_table(config);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <set>
+#include <stdexcept>
 
 #include "dsv3/base/checked.h"
 #include "dsv3/base/error.h"
@@ -88,11 +89,43 @@ void DcpFolder::read_bytes(const StoredTensor& stored, int64_t begin, std::span<
   for (const DcpChunk& chunk : tensor.chunks) {
     for_each_run(tensor.shape, chunk.offsets, chunk.sizes, begin, end, [&](const Run& run) {
       const TorchTensor& where = item(tensor, chunk);
-      open(chunk.file)
-          .read(out.subspan(static_cast<size_t>((run.tensor - begin) * size),
-                            static_cast<size_t>(run.count * size)),
-                where.begin + static_cast<uint64_t>(run.rectangle * size));
+      const InputFile& file = open(chunk.file);
+      const auto bytes = out.subspan(static_cast<size_t>((run.tensor - begin) * size),
+                                     static_cast<size_t>(run.count * size));
+      if (!where.transposed)
+        return file.read(bytes, where.begin + static_cast<uint64_t>(run.rectangle * size));
+      const StoredMatrix matrix{file, where.begin, chunk.sizes[0], size};
+      for_each_block(chunk.sizes[1], run.rectangle, run.rectangle + run.count,
+                     [&](const MatrixBlock& block, int64_t offset) {
+                       read_block_transposed(matrix, {block.col, block.cols, block.row, block.rows},
+                                             bytes.data() + offset * size, block.cols);
+                     });
     });
+  }
+}
+
+void DcpFolder::read_transposed(const StoredTensor& stored, const MatrixBlock& block,
+                                std::span<std::byte> out) const {
+  const DcpTensor& tensor = *by_key_.at(stored.name);
+  if (tensor.shape.size() != 2 || out.size() != static_cast<size_t>(block.rows * block.cols) *
+                                                    static_cast<size_t>(dtype_size(tensor.dtype)))
+    throw std::logic_error(stored.name + ": no such block");
+  const auto size = dtype_size(tensor.dtype);
+  for (const DcpChunk& chunk : tensor.chunks) {
+    const int64_t row = std::max(block.row, chunk.offsets[0]), col = std::max(block.col, chunk.offsets[1]);
+    const int64_t rows = std::min(block.row + block.rows, chunk.offsets[0] + chunk.sizes[0]) - row;
+    const int64_t cols = std::min(block.col + block.cols, chunk.offsets[1] + chunk.sizes[1]) - col;
+    if (rows <= 0 || cols <= 0) continue;
+    const TorchTensor& where = item(tensor, chunk);
+    const InputFile& file = open(chunk.file);
+    const MatrixBlock own{row - chunk.offsets[0], rows, col - chunk.offsets[1], cols};
+    std::byte* const to = out.data() + ((col - block.col) * block.rows + row - block.row) * size;
+    if (where.transposed) {
+      read_block({file, where.begin, chunk.sizes[0], size}, {own.col, own.cols, own.row, own.rows}, to,
+                 block.rows);
+    } else {
+      read_block_transposed({file, where.begin, chunk.sizes[1], size}, own, to, block.rows);
+    }
   }
 }
 

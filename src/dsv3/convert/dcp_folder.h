@@ -11,6 +11,7 @@
 
 #include "dsv3/convert/checked_file.h"
 #include "dsv3/convert/manifest.h"
+#include "dsv3/convert/matrix_block.h"
 #include "dsv3/convert/tensor_store.h"
 #include "dsv3/formats/dcp_metadata.h"
 #include "dsv3/formats/torch_item.h"
@@ -30,6 +31,8 @@ class DcpFolder : public TensorStore {
 
   // InputError: a byte differs from the manifest or a CRC, an item's dtype or shape from `.metadata`.
   void read_bytes(const StoredTensor& tensor, int64_t begin, std::span<std::byte> out) const override;
+  // A block of a matrix, transposed: out holds [block.cols, block.rows], row-major. Errors of read_bytes().
+  void read_transposed(const StoredTensor& matrix, const MatrixBlock& block, std::span<std::byte> out) const;
   // The Python object of a key; nothing when there is no such key.
   std::optional<PickleValue> object(std::string_view key) const;
   // Reads every object, and every file of the manifest that holds no tensor.

@@ -27,19 +27,6 @@ std::unique_ptr<TensorStore> open_store(const std::filesystem::path& folder) {
   return std::make_unique<HfWeights>(folder);
 }
 
-// What stands before the model's own names: the shortest of what could.
-std::string find_prefix(const TensorStore& store) {
-  constexpr std::string_view kFirst = "model.embed_tokens.weight";
-  std::optional<std::string> prefix;
-  for (const auto& [name, tensor] : store.tensors()) {
-    const size_t length = name.size() - std::min(name.size(), kFirst.size());
-    const bool whole_part = length == 0 || name[length - 1] == '.';
-    if (name.ends_with(kFirst) && whole_part && (!prefix || length < prefix->size()))
-      prefix = name.substr(0, length);
-  }
-  return prefix.value_or("");
-}
-
 // N of "model.layers.N.…".
 std::optional<int64_t> layer_of(std::string_view name) {
   constexpr std::string_view kPrefix = "model.layers.";
@@ -68,9 +55,25 @@ std::vector<SharedCopy> copies_of(const ModelConfig& config) {
 
 }  // namespace
 
+std::string model_prefix(const TensorStore& store) {
+  constexpr std::string_view kFirst = "model.embed_tokens.weight";
+  std::optional<std::string> prefix;
+  for (const auto& [name, tensor] : store.tensors()) {
+    const size_t length = name.size() - std::min(name.size(), kFirst.size());
+    const bool whole_part = length == 0 || name[length - 1] == '.';
+    if (name.ends_with(kFirst) && whole_part && (!prefix || length < prefix->size()))
+      prefix = name.substr(0, length);
+  }
+  return prefix.value_or("");
+}
+
 ModelWeights::ModelWeights(const std::filesystem::path& folder, const ModelConfig& config,
                            bool compare_copies)
-    : store_(open_store(folder)), prefix_(find_prefix(*store_)), only_model_(!is_dcp_folder(folder)) {
+    : ModelWeights(open_store(folder), config, !is_dcp_folder(folder), compare_copies) {}
+
+ModelWeights::ModelWeights(std::unique_ptr<TensorStore> store, const ModelConfig& config, bool only_model,
+                           bool compare_copies)
+    : store_(std::move(store)), prefix_(model_prefix(*store_)), only_model_(only_model) {
   const ParamTable table = param_table(config);
   for (const ParamSpec& spec : table.params) sources_.emplace(spec.name, find_sources(spec));
   // MTP depths none of whose tensors is there, as long as no later depth is: those would stand on nothing.

@@ -14,6 +14,10 @@
 
 namespace dsv3 {
 
+// What stands before the model's own names in a store's keys ("model." in a DCP folder of {"model": …}): the
+// shortest prefix that an embedding has. Empty when there is none.
+std::string model_prefix(const TensorStore& store);
+
 class ModelWeights {
  public:
   // Opens the folder as what it is: a DCP folder (`.metadata`), else a Hugging Face folder.
@@ -29,6 +33,9 @@ class ModelWeights {
   //     embeddings) must equal it.
   // compare_copies = false: the repeats are not read.
   ModelWeights(const std::filesystem::path& folder, const ModelConfig& config, bool compare_copies = true);
+  // The same of any store. only_model: every tensor must be one of the model's.
+  ModelWeights(std::unique_ptr<TensorStore> store, const ModelConfig& config, bool only_model,
+               bool compare_copies = true);
 
   // MTP depths k (1 …) that the weights lack, ascending.
   const std::vector<int64_t>& missing_mtp() const { return missing_mtp_; }

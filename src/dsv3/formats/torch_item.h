@@ -20,6 +20,7 @@ struct TorchTensor {
   DType dtype = DType::f32;
   std::vector<int64_t> shape;
   uint64_t begin = 0, size = 0;  // bytes of the file: the tensor, contiguous and row-major, little-endian
+  bool transposed = false;       // [R, C] whose bytes are those of [C, R]: PyTorch stores a matrix's .t() so
   // The storage that the tensor is a part of, mostly the same bytes; the CRC is over all of it.
   uint64_t storage_begin = 0, storage_size = 0;
   uint32_t crc = 0;
@@ -27,8 +28,8 @@ struct TorchTensor {
 
 // The tensor in bytes [offset, offset + length) of file; name is the field of errors. Reads and checks all
 // but the tensor's bytes. InputError on what zip.h and pickle.h refuse, other classes and dtypes than
-// DType's, strides that are not row-major (of dims above 1), ranges outside of the storage, a storage whose
-// record has another size, big-endian data.
+// DType's, strides that are neither row-major (of dims above 1) nor a transposed matrix's, ranges outside of
+// the storage, a storage whose record has another size, big-endian data.
 TorchTensor read_torch_tensor(const InputFile& file, uint64_t offset, uint64_t length, std::string_view name);
 // Reads the tensor's storage in pieces; InputError when it differs from its CRC.
 void check_torch_tensor(const InputFile& file, const TorchTensor& tensor, std::string_view name);

@@ -103,6 +103,11 @@ bool is_row_major(std::span<const int64_t> shape, std::span<const int64_t> strid
   return true;
 }
 
+// Whether strides are those of a row-major [C, R] seen as [R, C].
+bool is_transposed(std::span<const int64_t> shape, std::span<const int64_t> strides) {
+  return shape.size() == 2 && strides[0] == 1 && strides[1] == shape[0];
+}
+
 class TensorReader {
  public:
   TensorReader(const InputFile& file, uint64_t offset, uint64_t length, std::string_view name)
@@ -193,7 +198,8 @@ class TensorReader {
     if (!numel || !strides || strides->size() != shape->size() || !args[1].is(PickleKind::integer)) {
       fail("a shape, strides or offset that are none");
     }
-    if (!is_row_major(*shape, *strides)) {
+    const bool transposed = !is_row_major(*shape, *strides) && is_transposed(*shape, *strides);
+    if (!transposed && !is_row_major(*shape, *strides)) {
       fail(fmt::format("strides [{}] of shape [{}] are not contiguous", fmt::join(*strides, ", "),
                        fmt::join(*shape, ", ")),
            "save tensor.contiguous()");
@@ -205,6 +211,7 @@ class TensorReader {
     }
     TorchTensor out;
     out.dtype = *dtype;
+    out.transposed = transposed;
     out.shape = std::move(*shape);
     out.begin = from.record.begin + static_cast<uint64_t>(*begin);
     out.size = static_cast<uint64_t>(*size);

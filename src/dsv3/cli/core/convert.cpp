@@ -105,30 +105,40 @@ int run(const std::string& source, const std::string& target, const ConvertOptio
 int convert_command(std::vector<std::string> args) {
   CLI::App app("A Hugging Face folder to a DCP folder, or back; streaming, restartable.", "dsv3 convert");
   ConvertOptions options;
-  std::string source, target, to, dtype = "keep", part, config;
+  std::string source, target, to, from, dtype = "keep", part, config;
   int64_t layers = 0;
   double max_gb = 0;
   bool json = false;
   app.add_option("SRC,--input", source, "a Hugging Face folder, a DCP folder or a run folder")->required();
   app.add_option("DST,--output", target, "the folder to write; may not exist")->required();
   app.add_option("--to", to, "hf or dcp; default: the other one");
+  app.add_option("--from", from,
+                 "reference: SRC is a DCP folder that zigzagcai/DeepSeekV3's converter wrote");
   app.add_option("--dtype", dtype, "keep, bf16, fp16, fp32, or fp8 (hf)")->capture_default_str();
-  app.add_option("--layers", layers, "the first N blocks, and the MTP modules")->check(CLI::PositiveNumber);
+  app.add_option("--layers", layers, "the first N blocks, and the MTP modules");
   app.add_option("--part", part, "i/n: this process writes every n-th file; start all n");
   app.add_option("--config", config, "config.json of a source that holds none");
-  app.add_option("--max-file-gb", max_gb, "size of a file, 5 by default")->check(CLI::PositiveNumber);
+  app.add_option("--max-file-gb", max_gb, "size of a file, 5 by default");
   app.add_flag("--dry-run", options.dry_run, "check names and shapes, write nothing");
   app.add_flag("--json", json, "print JSON");
   if (!parse_args(app, args)) return 0;
   if (to.empty()) to = is_dcp_folder(checkpoint_folder(source)) ? "hf" : "dcp";
   options.to = one_of<FolderFormat>("--to", to, {{"hf", FolderFormat::hf}, {"dcp", FolderFormat::dcp}});
+  if (!from.empty()) options.from_reference = one_of<bool>("--from", from, {{"reference", true}});
   options.dtype = parse_dtype(dtype);
   if (options.dtype == DType::f8_e4m3 && options.to != FolderFormat::hf)
     throw UsageError("--dtype", "is fp8, which a DCP folder does not hold", "add --to hf");
-  if (layers > 0) options.layers = layers;
+  if (app.count("--layers") > 0) {
+    if (layers < 1) throw UsageError("--layers", fmt::format("is {}", layers), "at least 1");
+    options.layers = layers;
+  }
   if (!part.empty()) parse_part(part, options);
   if (!config.empty()) options.config = config;
-  if (max_gb > 0) options.max_file_bytes = static_cast<uint64_t>(max_gb * 1e9);
+  if (app.count("--max-file-gb") > 0) {
+    if (!(max_gb >= 1e-9 && max_gb <= 1e6))
+      throw UsageError("--max-file-gb", fmt::format("is {}", max_gb), "1e-9 to 1e6");
+    options.max_file_bytes = static_cast<uint64_t>(max_gb * 1e9);
+  }
   return run(source, target, options, json);
 }
 
