@@ -25,7 +25,7 @@ bool is_inside(const fs::path& path, const fs::path& folder) {
 
 // The file itself, every link resolved: it must lie in the folder.
 fs::path resolve(const fs::path& folder, const std::string& name) {
-  const fs::path path = folder / name;
+  fs::path path = folder / name;
   if (!fs::exists(path))
     throw InputError(path.string(), "", "no such file", "the download may be incomplete");
   if (!lies_in_folder(folder, name))
