@@ -20,9 +20,6 @@ namespace {
 
 constexpr uint64_t kMaxCompanion = 64u << 20;
 
-// A run stands for its newest checkpoint.
-fs::path source_folder(const fs::path& path) { return checkpoint_folder(path); }
-
 void check_target(const fs::path& source, const fs::path& target) {
   std::error_code error;
   const fs::path from = fs::weakly_canonical(source, error);
@@ -80,7 +77,7 @@ void copy_companions(const fs::path& source, const fs::path& folder) {
 
 ConvertSummary convert(const fs::path& path, const fs::path& target, const ConvertOptions& options,
                        const ConvertProgress& progress) {
-  const fs::path folder = source_folder(path);
+  const fs::path folder = checkpoint_folder(path);
   check_target(folder, target);
   const ConvertSource source(folder, options);
   const auto dtype_of = [&](const ParamSpec& spec) {
