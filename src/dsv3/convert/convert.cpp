@@ -59,6 +59,7 @@ std::string identity_of(const fs::path& source, const ModelConfig& config, const
 // Tokenizer and generation settings travel along; weights, indexes and what is hidden do not, nor does what a
 // link leads to outside of the folder.
 void copy_companions(const fs::path& source, const fs::path& folder) {
+  const std::optional<Manifest> manifest = Manifest::read(source);
   for (const auto& entry : fs::directory_iterator(source)) {
     const std::string name = entry.path().filename().string();
     const std::string type = entry.path().extension().string();
@@ -68,7 +69,7 @@ void copy_companions(const fs::path& source, const fs::path& folder) {
         name.ends_with(".index.json") || !entry.is_regular_file() || entry.file_size() > kMaxCompanion ||
         !lies_in_folder(source, name))
       continue;
-    check_listed_file(source, name);
+    check_listed_file(manifest, source, name);
     write_atomically(folder / name, read_text(entry.path(), kMaxCompanion));
   }
 }

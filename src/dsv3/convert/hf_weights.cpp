@@ -91,12 +91,14 @@ bool lies_in_folder(const fs::path& folder, const std::string& name) {
 
 HfWeights::HfWeights(const fs::path& folder) {
   require_exists(folder);
-  if (fs::is_directory(folder)) manifest_ = Manifest::read(folder);
   if (!fs::is_directory(folder)) {
     file_ = folder.string();
     files_.emplace_back(folder);
     add(files_.front());
-  } else if (is_there(folder / kSingle)) {
+    return;
+  }
+  manifest_ = Manifest::read(folder);
+  if (is_there(folder / kSingle)) {
     file_ = (folder / kSingle).string();
     open(folder, kSingle);
     add(files_.front());
@@ -109,7 +111,7 @@ HfWeights::HfWeights(const fs::path& folder) {
 }
 
 void HfWeights::open_shards(const fs::path& folder) {
-  check_listed_file(folder, kIndex);
+  check_listed_file(manifest_, folder, kIndex);
   const HfIndex index = read_hf_index(resolve(folder, kIndex));
   files_.reserve(index.shards.size());
   for (const std::string& shard : index.shards) {
