@@ -1,7 +1,10 @@
 // Training as a whole: the trajectory of transformers + torch.optim.AdamW, determinism, evaluation, learning.
 #include <gtest/gtest.h>
 
+#include "dsv3/base/error.h"
+#include "dsv3/data/indexed_dataset.h"
 #include "dsv3/train/generate.h"
+#include "support/files.h"
 #include "support/runs.h"
 
 namespace dsv3 {
@@ -101,6 +104,56 @@ TEST(Determinism, AWideStepOnTwoThreads) {
     ASSERT_TRUE(test::all_equal(test::gradients(training.model), first)) << repeat;
   }
   at::set_num_threads(threads);
+}
+
+TEST(LoaderAhead, GivesWhatWasAskedForAndItsErrors) {
+  Training training(trajectory_run({}));
+  const Loader& loader = training.loader;
+  auto same = [&](const Batch& batch, int64_t cursor, int64_t sequences) {
+    const Batch expected = loader.at(cursor, sequences);
+    ASSERT_EQ(batch.micro.size(), expected.micro.size());
+    EXPECT_EQ(batch.first_sample, cursor);
+    for (size_t i = 0; i < expected.micro.size(); ++i)
+      EXPECT_TRUE(at::equal(batch.micro[i].tokens_BS, expected.micro[i].tokens_BS));
+  };
+  LoaderAhead ahead(loader);
+  same(ahead.take(0, 2), 0, 2);
+  ahead.begin(2, 2);
+  same(ahead.take(2, 2), 2, 2);
+  ahead.begin(4, 2);
+  same(ahead.take(4, 3), 4, 3);  // a batch of another size
+  ahead.begin(7, 2);
+  same(ahead.take(1, 2), 1, 2);  // another place
+}
+
+TEST(LoaderAhead, AnErrorComesWithTheBatchThatItBelongsTo) {
+  const test::TempDir folder;
+  IndexedDatasetWriter writer(folder / "tokens", 65536);
+  std::vector<int32_t> ids(4 * 32 + 1, 5);
+  ids.back() = 60000;  // outside the vocabulary, in the last sample
+  writer.add_document(ids);
+  writer.finish();
+  const RunConfig run =
+      trajectory_run({"data.shuffle=false", "data.train=" + (folder / "tokens").string(), "data.seq_len=32"});
+  const Loader loader(run, Mesh::create({}));
+  LoaderAhead ahead(loader);
+  ahead.begin(3, 1);
+  EXPECT_EQ(ahead.take(0, 1).first_sample, 0);
+  ahead.begin(3, 1);
+  EXPECT_THROW(ahead.take(3, 1), InputError);
+}
+
+TEST(LoaderAhead, ATrainerThatGoesBackReadsThoseSamplesAgain) {
+  Training once(trajectory_run({})), again(trajectory_run({}));
+  const std::string first = comparable(once.trainer.step());
+  again.trainer.resume({});
+  EXPECT_EQ(comparable(again.trainer.step()), first);
+  once.trainer.step();
+  const auto weights = test::weights(once.model);
+  again.trainer.resume(
+      {.step = 1, .tokens = again.trainer.state().tokens, .cursor = again.trainer.state().cursor});
+  again.trainer.step();
+  EXPECT_TRUE(test::all_equal(test::weights(again.model), weights));
 }
 
 TEST(Evaluation, LeavesBiasCountersAndTrainingAsTheyAre) {

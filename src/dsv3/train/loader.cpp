@@ -41,24 +41,26 @@ Loader::Loader(const RunConfig& run, const Mesh& mesh, bool valid)
 
 MicroBatch Loader::micro_batch(int64_t cursor, int64_t sequences) const {
   const int64_t S = stream_.seq_len();
-  // [sequences, S + 1]: the last token of a sample is a target only.
-  at::Tensor ids = at::empty({sequences, S + 1}, at::kLong);
-  at::Tensor documents = document_mask_ ? at::empty_like(ids) : at::Tensor();
-  for (int64_t row = 0; row < sequences; ++row) {
-    const size_t length = static_cast<size_t>(S + 1);
-    std::span<int64_t> row_documents;
-    if (document_mask_) row_documents = {documents[row].mutable_data_ptr<int64_t>(), length};
-    stream_.read(cursor + row, {ids[row].mutable_data_ptr<int64_t>(), length}, row_documents);
-  }
   MicroBatch micro;
-  micro.tokens_BS = ids.narrow(1, 0, S).contiguous().to(device_);
-  micro.targets_BS = ids.narrow(1, 1, S).contiguous();
-  if (document_mask_) {
-    micro.documents_BS = documents.narrow(1, 0, S).contiguous();
-    micro.targets_BS.masked_fill_(documents.narrow(1, 1, S).ne(micro.documents_BS), kIgnoredTarget);
-    micro.documents_BS = micro.documents_BS.to(device_);
+  micro.tokens_BS = at::empty({sequences, S}, at::kLong);
+  micro.targets_BS = at::empty({sequences, S}, at::kLong);
+  if (document_mask_) micro.documents_BS = at::empty({sequences, S}, at::kLong);
+  // The last token of a sample is a target only. Plain loops: an operator on the thread of LoaderAhead could
+  // start a second pool of OpenMP threads.
+  std::vector<int64_t> ids(static_cast<size_t>(S + 1)), documents(document_mask_ ? ids.size() : 0);
+  for (int64_t row = 0; row < sequences; ++row) {
+    stream_.read(cursor + row, ids, documents);
+    std::copy(ids.begin(), ids.end() - 1, micro.tokens_BS[row].mutable_data_ptr<int64_t>());
+    int64_t* targets = micro.targets_BS[row].mutable_data_ptr<int64_t>();
+    std::copy(ids.begin() + 1, ids.end(), targets);
+    if (!document_mask_) continue;
+    std::copy(documents.begin(), documents.end() - 1, micro.documents_BS[row].mutable_data_ptr<int64_t>());
+    for (size_t i = 0; i + 1 < documents.size(); ++i)
+      if (documents[i + 1] != documents[i]) targets[i] = kIgnoredTarget;
   }
+  micro.tokens_BS = micro.tokens_BS.to(device_);
   micro.targets_BS = micro.targets_BS.to(device_);
+  if (document_mask_) micro.documents_BS = micro.documents_BS.to(device_);
   return micro;
 }
 
@@ -74,6 +76,19 @@ Batch Loader::at(int64_t cursor, int64_t sequences) const {
     next += rows;
   }
   return batch;
+}
+
+Batch LoaderAhead::take(int64_t cursor, int64_t sequences) {
+  std::future<Batch> batch = std::move(batch_);
+  if (batch.valid() && cursor == cursor_ && sequences == sequences_) return batch.get();
+  return loader_.at(cursor, sequences);
+}
+
+void LoaderAhead::begin(int64_t cursor, int64_t sequences) {
+  cursor_ = cursor;
+  sequences_ = sequences;
+  batch_ = std::async(std::launch::async,
+                      [&loader = loader_, cursor, sequences] { return loader.at(cursor, sequences); });
 }
 
 }  // namespace dsv3

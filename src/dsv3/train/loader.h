@@ -1,6 +1,8 @@
 #pragma once
 // Samples as batches of tensors.
 
+#include <future>
+
 #include "dsv3/comm/mesh.h"
 #include "dsv3/data/loader.h"
 #include "dsv3/model/micro_batch.h"
@@ -46,6 +48,22 @@ class Loader {
   int64_t micro_batch_, global_batch_, steps_;
   bool document_mask_;
   at::Device device_;
+};
+
+// Reads the next batch on a thread of its own while this one is computed.
+class LoaderAhead {
+ public:
+  explicit LoaderAhead(const Loader& loader) : loader_(loader) {}
+
+  // loader.at(cursor, sequences): what begin() was told to read, or read now when it was told another part.
+  // Throws what reading it threw.
+  Batch take(int64_t cursor, int64_t sequences);
+  void begin(int64_t cursor, int64_t sequences);
+
+ private:
+  const Loader& loader_;
+  int64_t cursor_ = 0, sequences_ = 0;
+  std::future<Batch> batch_;
 };
 
 }  // namespace dsv3

@@ -10,6 +10,8 @@
 namespace dsv3 {
 namespace {
 
+constexpr double kWaitShown = 0.05;  // of a step: from there on a wait is worth a word
+
 std::string number(double value) { return std::isfinite(value) ? fmt::format("{:.17g}", value) : "null"; }
 
 const LayerLoad* worst(const std::vector<LayerLoad>& load) {
@@ -68,11 +70,15 @@ std::string step_line(const StepMetrics& m, int64_t total_steps, double remainin
   const LayerLoad* load = worst(m.load);
   const std::string loaded =
       load ? fmt::format("{:.2f}x layer {}", 1 + load->max_violation, load->layer) : "-";
+  auto waited = [&](const char* what, double seconds) {
+    return seconds > kWaitShown * m.step_s ? fmt::format("  {} {:.2f}s", what, seconds) : "";
+  };
   return fmt::format(
-      "{:>11} {:>8.4f} {:>8.4f} {:>8.4f} {:>8.3f} {:>9.2e} {:>8.0f} {:>6.2f}G {:>13} {:>8}{}",
+      "{:>11} {:>8.4f} {:>8.4f} {:>8.4f} {:>8.3f} {:>9.2e} {:>8.0f} {:>6.2f}G {:>13} {:>8}{}{}{}",
       total_steps > 0 ? fmt::format("{}/{}", m.step, total_steps) : fmt::format("{}", m.step), m.loss,
       m.lm_loss, m.mtp_loss, m.grad_norm, m.lr, static_cast<double>(m.step_tokens) / m.step_s,
       static_cast<double>(m.mem_bytes) / (1 << 30), loaded, remaining_s < 0 ? "-" : duration(remaining_s),
+      waited("data", m.data_s), waited("save", m.save_s),
       m.skipped ? fmt::format("  skipped {}", m.skipped) : "");
 }
 

@@ -16,8 +16,9 @@ struct StepMetrics {
   int64_t tokens = 0;  // input positions without padding, cumulative
   double loss = 0, lm_loss = 0, mtp_loss = 0, balance_loss = 0;
   double lr = 0, grad_norm = 0;
-  double step_s = 0, data_s = 0, comm_s = 0;  // comm_s: this rank's waiting in collectives
-  double save_s = 0;                          // training stood still for a checkpoint since the step before
+  double step_s = 0, data_s = 0,
+         comm_s = 0;  // data_s, comm_s: this rank's waiting for its batch, in collectives
+  double save_s = 0;  // training stood still for a checkpoint since the step before
   int64_t step_tokens = 0;
   int64_t mem_bytes = 0;  // peak resident memory of the process
   std::vector<LayerLoad> load;
@@ -37,7 +38,8 @@ std::string json_line(const EvalResult& eval, int64_t step, int64_t tokens);
 // Each layer's load at a step; the router biases are those after it.
 std::string json_line(const std::vector<LayerLoad>& load, int64_t step);
 
-// The aligned line that a person reads; remaining_s < 0: unknown. colour only on a terminal.
+// The aligned line that a person reads; remaining_s < 0: unknown. Waits for data and saves show when they
+// cost a twentieth of a step.
 std::string step_line(const StepMetrics& metrics, int64_t total_steps, double remaining_s);
 std::string step_header();
 

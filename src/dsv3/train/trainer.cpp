@@ -44,8 +44,13 @@ void CommMeter::read(StepMetrics& metrics) {
       metrics.comm.push_back({.group = groups[i]->name(), .calls = calls[i], .bytes = total[i]});
 }
 
-bool Trainer::done() const {
-  return run_.train.steps > 0 ? state_.step >= run_.train.steps : state_.tokens >= run_.train.tokens;
+bool Trainer::done_at(const TrainState& state) const {
+  return run_.train.steps > 0 ? state.step >= run_.train.steps : state.tokens >= run_.train.tokens;
+}
+
+int64_t Trainer::sequences_after(const TrainState& state) const {
+  const auto constant = static_cast<double>(run_.train.global_batch);
+  return std::llround(schedule_value(run_.schedule.batch, constant, state.tokens, state.step));
 }
 
 int64_t Trainer::total_steps() const {
@@ -67,8 +72,7 @@ StepMetrics Trainer::step() {
   auto now = [&](const Schedule& schedule, double constant) {
     return schedule_value(schedule, constant, state_.tokens, state_.step);
   };
-  const auto sequences = static_cast<int64_t>(
-      std::llround(now(run_.schedule.batch, static_cast<double>(run_.train.global_batch))));
+  const int64_t sequences = sequences_after(state_);
   const LossOptions loss_options{.mtp_lambda = now(run_.schedule.lambda, run_.mtp.lambda),
                                  .mtp_count_main = run_.mtp.count == "main"};
   StepMetrics metrics;
@@ -76,10 +80,16 @@ StepMetrics Trainer::step() {
   const double gamma = now(run_.schedule.gamma, run_.balance.gamma);
 
   comm_.begin();
-  const Batch batch = loader_.at(state_.cursor, sequences);
+  const Batch batch = ahead_.take(state_.cursor, sequences);
   metrics.data_s = seconds_since(start);
 
   Step step = model_.begin_step(batch);
+  TrainState after = state_;
+  after.step += 1;
+  after.tokens += step.counts().tokens;
+  after.cursor += sequences;
+  if (!done_at(after)) ahead_.begin(after.cursor, sequences_after(after));
+
   double lm = 0, mtp = 0, weighted_mtp = 0, balance = 0;
   for (const MicroBatch& micro : batch.micro) {
     Output output = step.forward(micro);
@@ -99,11 +109,9 @@ StepMetrics Trainer::step() {
   const double loss = lm + weighted_mtp + balance;
   const StepInfo info = optimizer_.step(step.finish(), metrics.lr, gamma, std::isfinite(loss));
 
-  state_.step += 1;
-  state_.tokens += step.counts().tokens;
-  state_.cursor += sequences;
-  state_.skipped += info.skipped ? 1 : 0;
-  state_.bad_in_a_row = info.skipped ? state_.bad_in_a_row + 1 : 0;
+  after.skipped += info.skipped ? 1 : 0;
+  after.bad_in_a_row = info.skipped ? after.bad_in_a_row + 1 : 0;
+  state_ = after;
 
   metrics.step = state_.step;
   metrics.tokens = state_.tokens;

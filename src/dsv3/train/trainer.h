@@ -27,13 +27,13 @@ class CommMeter {
 class Trainer {
  public:
   Trainer(const RunConfig& run, Model& model, Optimizer& optimizer, const Loader& loader)
-      : run_(run), model_(model), optimizer_(optimizer), loader_(loader) {}
+      : run_(run), model_(model), optimizer_(optimizer), ahead_(loader) {}
 
   // One optimizer step on the next samples.
   StepMetrics step();
   // Error with code bad_steps after train.max_bad_steps non-finite steps in a row.
   void check_progress() const;
-  bool done() const;
+  bool done() const { return done_at(state_); }
   // Steps of the whole run where that is known before it ends, else 0.
   int64_t total_steps() const;
   const TrainState& state() const { return state_; }
@@ -41,10 +41,14 @@ class Trainer {
   void resume(const TrainState& state) { state_ = state; }
 
  private:
+  // Sequences of the step that follows this state.
+  int64_t sequences_after(const TrainState& state) const;
+  bool done_at(const TrainState& state) const;
+
   const RunConfig& run_;
   Model& model_;
   Optimizer& optimizer_;
-  const Loader& loader_;
+  LoaderAhead ahead_;
   TrainState state_;
   CommMeter comm_{model_.mesh()};
 };
