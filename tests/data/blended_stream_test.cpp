@@ -143,13 +143,18 @@ TEST_F(Blended, SourcesOfOneLengthAreWalkedInOrdersOfTheirOwn) {
 }
 
 TEST_F(Blended, AnEpochEndsBeforeTheFirstRepetition) {
-  const auto all = sources({0.5, 0.3, 0.2});
-  const SampleStream stream = open(all, {}, false);
-  const int64_t epoch = stream.samples_per_epoch();
-  EXPECT_EQ(epoch, 33) << "the seventh sample of the smallest source, which has six and gives 2 of 10";
-  std::set<std::vector<int64_t>> seen;
-  for (int64_t cursor = 0; cursor < epoch; ++cursor) EXPECT_TRUE(seen.insert(sample(stream, cursor)).second);
-  EXPECT_FALSE(seen.insert(sample(stream, epoch)).second);
+  // The source that begins anew first is the last, the middle and the first one.
+  const std::pair<std::vector<double>, int64_t> cases[] = {
+      {{0.5, 0.3, 0.2}, 33}, {{0.2, 0.7, 0.1}, 36}, {{0.8, 0.15, 0.05}, 50}};
+  for (const auto& [weights, expected] : cases) {
+    const SampleStream stream = open(sources(weights), {}, false);
+    const int64_t epoch = stream.samples_per_epoch();
+    EXPECT_EQ(epoch, expected);
+    std::set<std::vector<int64_t>> seen;
+    for (int64_t cursor = 0; cursor < epoch; ++cursor)
+      EXPECT_TRUE(seen.insert(sample(stream, cursor)).second);
+    EXPECT_FALSE(seen.insert(sample(stream, epoch)).second);
+  }
 }
 
 TEST_F(Blended, WeightsOfOneStandBehindOneAnotherAndOneSourceIsNoBlend) {
@@ -205,6 +210,17 @@ TEST_F(Blended, EachEpochDrawsAnewWhatIsReordered) {
   const auto all = sources({1});
   const SampleStream stream = open(all, kFim, false);
   EXPECT_NE(read(stream, 0, 40), read(stream, 40, 80));
+}
+
+TEST_F(Blended, EachDocumentOfASampleIsDecidedForItself) {
+  const auto a = write_tokens(dir_ / "x", 0, std::vector<int>(90, 10));
+  const SampleStream stream({{a}}, 89, 7, false, kVocab, kFim);
+  std::map<int64_t, int64_t> samples;  // by documents reordered, of 9
+  for (int64_t cursor = 0; cursor < 400; ++cursor)
+    ++samples[std::ranges::count(sample(stream, cursor), kFim.end)];
+  // Binomial: none in 1 of 512 samples, 4 or 5 in half of them.
+  EXPECT_LT(samples[0] + samples[9], 10);
+  EXPECT_NEAR(samples[4] + samples[5], 400 * 252 / 512, 50);
 }
 
 TEST_F(Blended, WithoutDocumentNumbersTheTokensAreTheSame) {
