@@ -236,6 +236,36 @@ TEST_F(Run, ImpossibleValues) {
             [&] { flagged({flag}); });
   }
 }
+TEST_F(Run, WeightsOfSourcesAreNumbersAboveZero) {
+  for (const char* weight : {"0", "-1", "nan", "inf", "\"x\""}) {
+    refused({"--data.valid: b: weight ", "expected a number > 0"},
+            [&] { flagged({std::string("data.valid=[\"a\",{path=\"b\",weight=") + weight + "}]"}); });
+  }
+  EXPECT_EQ(flagged({R"(data.train=[{path="a", weight=0.3}, {path="b", weight=0.7}])"}).data.train[1].weight,
+            0.7);
+}
+TEST_F(Run, WeightsWithoutAnExactBlendAreRefused) {
+  const std::string sources = R"([{path="a", weight=1}, {path="b", weight=0.12345678}])";
+  refused({"--data.train: ", "1048576", "6 digits"}, [&] { flagged({"data.train=" + sources}); });
+  refused({"--data.valid: ", "1048576"}, [&] { flagged({"data.valid=" + sources}); });
+  refused({"run.toml:4: data.train: ", "1048576"},
+          [&] { load("[model]\npreset = \"tiny\"\n[data]\ntrain = " + sources + "\n[train]\nsteps = 1\n"); });
+}
+TEST_F(Run, FillInTheMiddleNeedsATokenizerThatKnowsIt) {
+  refused({"--data.fim_rate", "data.tokenizer"}, [&] { flagged({"data.fim_rate=0.1"}); });
+  refused({"--data.fim_rate", "byte tokenizer", "leave it at 0"}, [&] {
+    flagged({"data.fim_rate=0.1", "data.tokenizer=byte"});
+  });
+  EXPECT_EQ(flagged({"data.fim_rate=0.1", "data.tokenizer=t.json"}).data.fim_rate, 0.1);
+  EXPECT_NO_THROW(flagged({"data.fim_rate=0", "data.tokenizer=byte"}));
+  EXPECT_NO_THROW(flagged({"data.fim_mode=psm"}));
+  refused({"--data.fim_mode: \"spm\"", "expected psm"}, [&] { flagged({"data.fim_mode=spm"}); });
+  for (const char* rate : {"-0.1", "1.5", "nan"}) {
+    refused({"--data.fim_rate", "from 0 to 1"}, [&] {
+      flagged({std::string("data.fim_rate=") + rate, "data.tokenizer=t.json"});
+    });
+  }
+}
 TEST_F(Run, BadChoicesListTheValidOnes) {
   refused({"--train.dtype: \"bf61\"", "bf16|fp32|fp64", "did you mean bf16?"},
           [&] { flagged({"train.dtype=bf61"}); });

@@ -2,40 +2,14 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <limits>
-#include <numeric>
 #include <set>
 
-#include "data/token_files.h"
+#include "data/sample_streams.h"
 
 namespace dsv3 {
 namespace {
-
-// One file of ids first, first + 1, … in documents of these lengths.
-std::string write_tokens(const std::filesystem::path& prefix, int32_t first,
-                         const std::vector<int>& lengths) {
-  IndexedDatasetWriter writer(prefix, 1000);
-  for (int length : lengths) {
-    std::vector<int32_t> ids(length);
-    std::iota(ids.begin(), ids.end(), first);
-    first += length;
-    writer.add_document(ids);
-  }
-  writer.finish();
-  return prefix.string();
-}
-
-std::vector<int64_t> range(int64_t begin, int64_t end) {
-  std::vector<int64_t> out(end - begin);
-  std::iota(out.begin(), out.end(), begin);
-  return out;
-}
-
-std::vector<int64_t> sample(const SampleStream& stream, int64_t cursor) {
-  std::vector<int64_t> tokens(stream.seq_len() + 1);
-  stream.read(cursor, tokens, {});
-  return tokens;
-}
 
 TEST(SampleStream, InputsAreDisjointAndTheLastTokenIsOnlyATarget) {
   TempDir dir;
@@ -106,11 +80,29 @@ TEST(SampleStream, SeveralSourcesStandBehindOneAnother) {
   EXPECT_EQ(sample(stream, 4), range(102, 105));
 }
 
-TEST(SampleStream, WhatIsNotThereYetIsRefused) {
+TEST(SampleStream, DocumentsAreNumberedInEachSource) {
+  TempDir dir;
+  SampleStream stream({{write_tokens(dir / "a", 0, {3, 4})}, {write_tokens(dir / "b", 100, {2, 3})}}, 4, 0,
+                      false, 1000);
+  std::vector<int64_t> tokens(5), documents(5);
+  stream.read(0, tokens, documents);
+  EXPECT_EQ(tokens, range(0, 5));
+  EXPECT_EQ(documents, (std::vector<int64_t>{0, 0, 0, 1, 1}));
+  stream.read(1, tokens, documents);
+  EXPECT_EQ(tokens, range(100, 105));
+  EXPECT_EQ(documents, (std::vector<int64_t>{0, 0, 1, 1, 1}));
+}
+
+TEST(SampleStream, ImpossibleSourcesAreRefused) {
   TempDir dir;
   const auto a = write_tokens(dir / "a", 0, {9});
-  expect_error(ExitCode::usage, {"data", "weight 0.5", "not supported yet"}, [&] {
-    SampleStream({{a, 1}, {a, 0.5}}, 2, 0, true, 1000);
+  for (const double weight : {0.0, -1.0, double{NAN}, double{INFINITY}}) {
+    expect_error(ExitCode::usage, {"data", "weight", "a number > 0"}, [&] {
+      SampleStream({{a, 1}, {a, weight}}, 2, 0, true, 1000);
+    });
+  }
+  expect_error(ExitCode::usage, {"data", "1048576", "6 digits"}, [&] {
+    SampleStream({{a, 1}, {a, 0.1234567}}, 2, 0, true, 1000);
   });
   expect_error(ExitCode::usage, {"data", "no token file"}, [&] { SampleStream({}, 2, 0, true, 1000); });
   expect_error(ExitCode::usage, {"data.seq_len", "0"}, [&] { SampleStream({{a}}, 0, 0, true, 1000); });

@@ -3,6 +3,7 @@
 
 #include "dsv3/base/error.h"
 #include "dsv3/config/run_keys.h"
+#include "dsv3/config/shares.h"
 
 namespace dsv3 {
 namespace {
@@ -19,7 +20,25 @@ std::string multiple(const char* name, double value, int64_t of) {
   return fmt::format("{} = {} is not a multiple of train.micro_batch = {}", name, value, of);
 }
 
+std::string inexact_weights(const std::vector<DataSource>& sources) {
+  if (!is_blend(sources) || !blend_shares(sources).empty()) return "";
+  return fmt::format(
+      "the ratio of the weights is not that of whole numbers adding up to at most {}, so no blend is exact "
+      "(write up to 6 digits after the point, adding up to 1)",
+      kMaxBlendPeriod);
+}
+
 const Check kChecks[] = {
+    {"data.train", [](const RunConfig& run) { return inexact_weights(run.data.train); }},
+    {"data.valid", [](const RunConfig& run) { return inexact_weights(run.data.valid); }},
+    {"data.fim_rate",
+     [](const RunConfig& run) -> std::string {
+       if (run.data.fim_rate == 0 || (run.data.tokenizer != "byte" && !run.data.tokenizer.empty())) return "";
+       return run.data.tokenizer.empty()
+                  ? "fill-in-the-middle needs data.tokenizer, for the ids of its sentinels"
+                  : "the byte tokenizer has no tokens for fill-in-the-middle (leave it at 0, or prepare the "
+                    "text with a tokenizer.json that has <｜fim▁begin｜>, <｜fim▁hole｜> and <｜fim▁end｜>)";
+     }},
     {"train.micro_batch",
      [](const RunConfig& run) {
        return multiple("train.global_batch", static_cast<double>(run.train.global_batch),

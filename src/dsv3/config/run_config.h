@@ -26,9 +26,12 @@ struct Schedule {
       points;  // ascending `at`; empty: the constant of the section that owns the value
 };
 
+// Sources that all weigh 1 stand one behind the other, each sample once an epoch. Otherwise they are a blend:
+// weight / (sum of the weights) is a source's share of the samples, whatever its size, and each source has
+// epochs of its own.
 struct DataSource {
   std::string path;
-  double weight = 1;
+  double weight = 1;  // finite and > 0
 };
 
 struct DataConfig {
@@ -37,9 +40,9 @@ struct DataConfig {
   uint64_t seed = 0;
   bool shuffle = true;
   std::string tokenizer;
-  std::string mask = "none";  // none | document
-  double fim_rate = 0;
-  std::string fim_mode = "psm";
+  std::string mask = "none";     // none | document
+  double fim_rate = 0;           // share of the training documents reordered for fill-in-the-middle
+  std::string fim_mode = "psm";  // prefix, suffix, middle: the only one
 };
 
 struct ParallelConfig {

@@ -60,6 +60,12 @@ struct Reader {
     }
     return number;
   }
+  double weight(const Json& value, const std::string& path) const {
+    const double weight = value.is_number() ? value.get<double>() : 0;
+    if (std::isfinite(weight) && weight > 0) return weight;
+    throw UsageError(where, fmt::format("{}: weight {}, expected a number > 0", printable(path),
+                                        value.is_number() ? fmt::format("{}", weight) : shown(value)));
+  }
   int64_t integer(const Json& value) const {
     if (!value.is_number_integer()) {
       const bool whole = value.is_number_float() && std::trunc(value.get<double>()) == value.get<double>();
@@ -106,8 +112,7 @@ struct Reader {
       } else if (item.is_object() && item.contains("path") && item["path"].is_string()) {
         source.path = item["path"].get<std::string>();
         if (item.size() != (item.contains("weight") ? 2 : 1)) wrong(item);
-        const RunKey weight = {.name = key.name, .field = key.field, .help = "", .min = 0, .open = true};
-        if (item.contains("weight")) source.weight = number(item["weight"], weight);
+        if (item.contains("weight")) source.weight = weight(item["weight"], source.path);
       }
       if (source.path.empty()) wrong(item);
       source.path = path(source.path);

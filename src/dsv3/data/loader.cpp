@@ -3,23 +3,28 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "dsv3/base/error.h"
+#include "dsv3/base/philox.h"
+#include "dsv3/config/shares.h"
 #include "dsv3/data/permutation.h"
 
 namespace dsv3 {
 
 SampleStream::SampleStream(const std::vector<DataSource>& sources, int64_t seq_len, uint64_t seed,
-                           bool shuffle, int64_t vocab_size)
-    : seq_len_(seq_len), seed_(seed), shuffle_(shuffle), vocab_size_(vocab_size) {
+                           bool shuffle, int64_t vocab_size, const Fim& fim)
+    : seq_len_(seq_len), seed_(seed), shuffle_(shuffle), vocab_size_(vocab_size), fim_(fim) {
   if (seq_len < 1) throw UsageError("data.seq_len", fmt::format("{}, expected at least 1", seq_len));
   if (sources.empty())
     throw UsageError("data", "no token file is named", "give a PREFIX that dsv3 prepare has made");
+  check_fim(vocab_size);
   int64_t samples = 0;
   for (const DataSource& source : sources) {
-    if (source.weight != 1) {
-      throw UsageError("data", fmt::format("{}: weight {}: weights other than 1 are not supported yet",
-                                           printable(source.path), source.weight));
+    if (!(std::isfinite(source.weight) && source.weight > 0)) {
+      throw UsageError(
+          "data", fmt::format("{}: weight {}, expected a number > 0", printable(source.path), source.weight));
     }
     const IndexedDataset& set = sets_.emplace_back(source.path);
     const int64_t fit = (set.num_tokens() - 1) / seq_len;
@@ -31,24 +36,84 @@ SampleStream::SampleStream(const std::vector<DataSource>& sources, int64_t seq_l
     }
     ends_.push_back(samples += fit);
   }
+  samples_per_epoch_ = samples;
+  if (!is_blend(sources)) return;
+  const std::vector<int64_t> shares = blend_shares(sources);
+  if (shares.empty()) {
+    throw UsageError("data",
+                     fmt::format("the ratio of the weights is not that of whole numbers adding up to at most "
+                                 "{}, so no blend is exact",
+                                 kMaxBlendPeriod),
+                     "write up to 6 digits after the point, adding up to 1");
+  }
+  blend_.emplace(shares);
+  samples_per_epoch_ = std::numeric_limits<int64_t>::max();
+  for (size_t s = 0; s < sets_.size(); ++s) {
+    const Blend::Draw again = {.source = static_cast<int64_t>(s), .index = samples_of(s)};
+    samples_per_epoch_ = std::min(samples_per_epoch_, blend_->cursor_of(again));
+  }
+}
+
+SampleStream SampleStream::open(const RunConfig& run, bool valid) {
+  const DataConfig& data = run.data;
+  if (valid) return {data.valid, data.seq_len, data.seed, false, run.model.vocab_size};
+  return {data.train, data.seq_len, data.seed, data.shuffle, run.model.vocab_size, find_fim(data)};
+}
+
+void SampleStream::check_fim(int64_t vocab_size) const {
+  if (!(fim_.rate >= 0 && fim_.rate <= 1))
+    throw UsageError("data.fim_rate", fmt::format("{}, expected 0 to 1", fim_.rate));
+  if (fim_.rate == 0) return;
+  for (const int64_t id : {fim_.begin, fim_.hole, fim_.end}) {
+    if (id >= 0 && id < vocab_size) continue;
+    throw InputError(
+        "data.tokenizer", "fill-in-the-middle",
+        fmt::format("sentinel {}, expected 0 to {} (vocabulary {})", id, vocab_size - 1, vocab_size),
+        "the model's vocab_size is too small for the tokenizer");
+  }
+}
+
+int64_t SampleStream::shuffled(int64_t index, int64_t samples, uint64_t seed) const {
+  const int64_t epoch = index / samples, sample = index % samples;
+  return shuffle_ ? KeyedPermutation(samples, seed, static_cast<uint64_t>(epoch))(sample) : sample;
+}
+
+SampleStream::Place SampleStream::place_of(int64_t cursor) const {
+  if (blend_) {
+    const Blend::Draw draw = (*blend_)(cursor);
+    const auto source = static_cast<size_t>(draw.source);
+    // A seed each: two sources of one length must not be walked in one order.
+    return {source, shuffled(draw.index, samples_of(source), philox_u64(seed_, hash_name("blend"), source))};
+  }
+  const int64_t sample = shuffled(cursor, ends_.back(), seed_);
+  const size_t source = std::upper_bound(ends_.begin(), ends_.end(), sample) - ends_.begin();
+  return {source, sample - (source == 0 ? 0 : ends_[source - 1])};
+}
+
+std::vector<int64_t> SampleStream::source_cursors(int64_t cursor) const {
+  return blend_ ? blend_->drawn(cursor) : std::vector<int64_t>{cursor};
 }
 
 void SampleStream::read(int64_t cursor, std::span<int64_t> tokens, std::span<int64_t> documents) const {
-  const int64_t epoch = cursor / samples_per_epoch();
-  int64_t sample = cursor % samples_per_epoch();
-  if (shuffle_) sample = KeyedPermutation(samples_per_epoch(), seed_, static_cast<uint64_t>(epoch))(sample);
-
-  const size_t source = std::upper_bound(ends_.begin(), ends_.end(), sample) - ends_.begin();
-  const IndexedDataset& set = sets_[source];
-  const int64_t begin = (sample - (source == 0 ? 0 : ends_[source - 1])) * seq_len_;
+  const Place place = place_of(cursor);
+  const IndexedDataset& set = sets_[place.source];
+  const int64_t begin = place.sample * seq_len_;
   set.read(begin, tokens);
   set.check_ids(begin, tokens, vocab_size_);
 
-  if (documents.empty()) return;
+  if (documents.empty() && fim_.rate == 0) return;
+  const uint64_t key = philox_u64(seed_, hash_name("fim"), static_cast<uint64_t>(cursor));
+  const auto length = static_cast<int64_t>(tokens.size());
   int64_t document = set.document_of(begin), end = set.document_begin(document + 1);
-  for (size_t i = 0; i < documents.size(); ++i) {
-    while (begin + static_cast<int64_t>(i) >= end) end = set.document_begin(++document + 1);
-    documents[i] = document;
+  for (int64_t from = 0, to = 0; from < length; from = to) {
+    while (begin + from >= end) end = set.document_begin(++document + 1);
+    to = std::min(length, end - begin);
+    const auto part = [&](std::span<int64_t> all) { return all.subspan(from, to - from); };
+    if (!documents.empty()) std::ranges::fill(part(documents), document);
+    if (fim_.rate > 0) {
+      const auto number = static_cast<uint64_t>(document);
+      fill_in_the_middle(part(tokens), fim_, philox_u64(key, hash_name("document"), number));
+    }
   }
 }
 

@@ -3,42 +3,71 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "dsv3/config/run_config.h"
+#include "dsv3/data/blend.h"
+#include "dsv3/data/fim.h"
 #include "dsv3/data/indexed_dataset.h"
 
 namespace dsv3 {
 
-// Sample number `cursor` of the endless stream: a keyed permutation of the samples of each epoch. Any rank
-// can ask for any cursor, so resuming and resuming on another number of ranks need the integer alone.
+// Sample number `cursor` of an endless stream. Any rank can ask for any cursor, so resuming and resuming on
+// another number of ranks need the integer alone.
 //
 // Sample i of a source is its tokens [i * seq_len, i * seq_len + seq_len + 1): inputs are disjoint, the last
-// token is only a target. The tail of a source that fills no sample is left out. Several sources stand one
-// behind the other.
+// token is only a target. The tail of a source that fills no sample is left out. A sample has one source.
+//
+// Weights all 1 (the default): the sources stand one behind the other, and an epoch is a keyed permutation of
+// all their samples. Other weights: a blend (data/blend.h). After n samples a source has given
+// n * weight / (sum of the weights), off by less than one, however large it is; each goes through epochs of
+// its own, each a keyed permutation of its own, so a small source with a large weight repeats itself sooner.
+//
+// Fill-in-the-middle (data/fim.h) is decided by (seed, cursor, document): a document that several samples
+// share is reordered in each or not, and anew in each epoch.
 class SampleStream {
  public:
   // seq_len + 1 tokens a sample. shuffle = false: file order (evaluation). vocab_size: ids beyond it are
-  // InputError, found when they are read. UsageError: no source, seq_len < 1, a weight other than 1.
-  // InputError: a source too short for one sample.
+  // InputError, found when they are read. UsageError: no source, seq_len < 1, a weight that is not finite and
+  // > 0, weights without an exact blend (config/shares.h), a rate outside [0, 1]. InputError: a source too
+  // short for one sample, a sentinel of fim outside the vocabulary.
   SampleStream(const std::vector<DataSource>& sources, int64_t seq_len, uint64_t seed, bool shuffle,
-               int64_t vocab_size);
+               int64_t vocab_size, const Fim& fim = {});
+  // The training stream of [data]; with `valid` the evaluation split, in file order and never reordered for
+  // fill-in-the-middle. Errors of the constructor and of find_fim().
+  static SampleStream open(const RunConfig& run, bool valid);
 
-  int64_t samples_per_epoch() const { return ends_.back(); }
+  // Of a blend: the samples before one of its sources begins anew, so that none of them is a repetition.
+  int64_t samples_per_epoch() const { return samples_per_epoch_; }
   int64_t seq_len() const { return seq_len_; }
+  // How many samples of a blend each source gives before sample number cursor: functions of that one integer,
+  // which is all that needs saving. Sources one behind the other count as one: {cursor}.
+  std::vector<int64_t> source_cursors(int64_t cursor) const;
   // tokens: seq_len + 1 ids. documents: seq_len + 1 numbers that differ where the document does; may be
   // empty. cursor >= 0. Safe from several threads.
   void read(int64_t cursor, std::span<int64_t> tokens, std::span<int64_t> documents) const;
 
  private:
+  struct Place {
+    size_t source;
+    int64_t sample;  // of the source, in file order
+  };
+  Place place_of(int64_t cursor) const;
+  int64_t samples_of(size_t source) const { return ends_[source] - (source == 0 ? 0 : ends_[source - 1]); }
+  int64_t shuffled(int64_t index, int64_t samples, uint64_t seed) const;
+  void check_fim(int64_t vocab_size) const;
+
   std::vector<IndexedDataset> sets_;
   std::vector<int64_t> ends_;  // samples of the sources up to and with this one
-  int64_t seq_len_;
+  std::optional<Blend> blend_;
+  int64_t seq_len_, samples_per_epoch_ = 0;
   uint64_t seed_;
   bool shuffle_;
   int64_t vocab_size_;
+  Fim fim_;
 };
 
 }  // namespace dsv3
