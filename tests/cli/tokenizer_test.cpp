@@ -45,5 +45,67 @@ TEST_F(TokenizerCommand, Errors) {
   expect_failure(run({"decode"}, "99999999999"), ExitCode::content, {"id 0: 99999999999"});
 }
 
+TEST_F(TokenizerCommand, TrainsWhatPrepareUses) {
+  const auto text = write_file(dir_ / "a.txt", "In the beginning was the Word, and the Word was with God\n");
+  const std::string out = dir_ / "out";
+  const Result trained = dsv3({"tokenizer", "train", text, "--vocab-size", "280", "--out", out});
+  EXPECT_EQ(trained.code, 0) << trained.err;
+  EXPECT_EQ(trained.err.find("dsv3: warning: 2"), 0u) << trained.err;
+  EXPECT_NE(trained.out.find("out/tokenizer.json: 2"), std::string::npos) << trained.out;
+  EXPECT_EQ(run({"encode"}, "<｜begin▁of▁sentence｜>", out).out, "0\n");
+  const Result ids = run({"encode"}, "the Word", out);
+  EXPECT_EQ(run({"decode"}, ids.out, out).out, "the Word");
+  EXPECT_EQ(dsv3({"prepare", text, "--tokenizer", out, "--out", dir_ / "p"}).code, 0);
+
+  const Result again = dsv3({"tokenizer", "train", text,        "--vocab-size", "261",
+                             "--out",     out,     "--special", "<a>,<b>",      "--json",
+                             "--threads", "3",     "--pattern", "gpt2",         "--min-frequency",
+                             "1",         "--bos", "",          "--pad",        "",
+                             "--eos",     "<e>"});
+  EXPECT_EQ(again.code, 0) << again.err;
+  EXPECT_EQ(again.err, "");
+  EXPECT_NE(again.out.find("\"vocab_size\":261,\"merges\":2,"), std::string::npos) << again.out;
+  EXPECT_EQ(run({"encode"}, "<e><a><b>", out).out, "0 1 2\n");
+}
+
+TEST_F(TokenizerCommand, TrainErrors) {
+  const auto text = write_file(dir_ / "a.txt", "text\xff");
+  const auto train = [&](std::vector<std::string> args) {
+    args.insert(args.begin(), {"tokenizer", "train"});
+    const Result result = dsv3(args);
+    EXPECT_FALSE(std::filesystem::exists(dir_ / "out"));
+    return result;
+  };
+  const std::string out = dir_ / "out";
+  expect_failure(train({}), ExitCode::usage, {"dsv3 tokenizer train"});
+  expect_failure(train({text, "--out", out}), ExitCode::usage, {"--vocab-size"});
+  expect_failure(train({text, "--vocab-size", "300"}), ExitCode::usage, {"--out"});
+  expect_failure(train({"--vocab-size", "300", "--out", out}), ExitCode::usage, {"FILE"});
+  expect_failure(train({text, "--out", out, "--vocab-size", "300", "--vocab-sise", "3"}), ExitCode::usage,
+                 {"--vocab-sise: unknown flag", "did you mean --vocab-size?"});
+  expect_failure(train({text, "--out", out, "--vocab-size", "256"}), ExitCode::usage,
+                 {"--vocab-size: 256, expected 259"});
+  expect_failure(train({text, "--out", out, "--vocab-size", "99999999999999999999"}), ExitCode::usage,
+                 {"--vocab-size"});
+  expect_failure(train({text, "--out", out, "--vocab-size", "300", "--special", "<a>,,<b>"}), ExitCode::usage,
+                 {"--special: an empty token"});
+  expect_failure(train({"none.txt", "--out", out, "--vocab-size", "300"}), ExitCode::usage, {"none.txt"});
+  expect_failure(train({text, "--out", out, "--vocab-size", "300"}), ExitCode::content,
+                 {"a.txt: byte 4: is not UTF-8"});
+  expect_failure(train({write_file(dir_ / "e.txt", ""), "--out", out, "--vocab-size", "300"}),
+                 ExitCode::content, {"e.txt: no text"});
+}
+
+TEST_F(TokenizerCommand, OtherFormatsAreRefusedByName) {
+  std::filesystem::create_directory(dir_ / "folder");
+  const std::string folder = dir_ / "folder";
+  expect_failure(run({"encode"}, "a", folder), ExitCode::content, {"folder/tokenizer.json: is missing"});
+  const std::string model = write_file(dir_ / "folder/tiktoken.model", "IQ== 0\nIg== 1\n");
+  for (const std::string& name : {folder, model}) {
+    expect_failure(run({"encode"}, "a", name), ExitCode::content,
+                   {"folder/tiktoken.model: tiktoken's format is not supported", "TikTokenConverter"});
+  }
+}
+
 }  // namespace
 }  // namespace dsv3::test

@@ -31,6 +31,20 @@ class ByteAdapter : public Tokenizer {
   }
 };
 
+// As in Moonlight's folder. Which pattern splits text is known only to the Python code beside it.
+constexpr std::string_view kTiktoken = "tiktoken.model";
+
+[[noreturn]] void refuse_tiktoken(const std::filesystem::path& path) {
+  throw InputError(path.string(), "", "tiktoken's format is not supported",
+                   "write a tokenizer.json with TikTokenConverter of transformers");
+}
+
+[[noreturn]] void refuse_folder(const std::filesystem::path& folder) {
+  std::error_code ignored;
+  if (std::filesystem::exists(folder / kTiktoken, ignored)) refuse_tiktoken(folder / kTiktoken);
+  throw InputError((folder / "tokenizer.json").string(), "", "is missing");
+}
+
 }  // namespace
 
 std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {
@@ -53,10 +67,14 @@ std::unique_ptr<const Tokenizer> open_tokenizer(const std::string& name) {
   if (name == ByteTokenizer::kName) return std::make_unique<ByteAdapter>();
   std::filesystem::path path = name;
   std::error_code ignored;
-  if (std::filesystem::is_directory(path, ignored)) path /= "tokenizer.json";
+  if (std::filesystem::is_directory(path, ignored)) {
+    path /= "tokenizer.json";
+    if (!std::filesystem::exists(path, ignored)) refuse_folder(path.parent_path());
+  }
   if (!std::filesystem::exists(path, ignored)) {
     throw UsageError("--tokenizer", printable(path.string()) + ": no such file", "byte, or a tokenizer.json");
   }
+  if (path.filename() == kTiktoken || path.extension() == ".tiktoken") refuse_tiktoken(path);
   return std::make_unique<BpeTokenizer>(path);
 }
 

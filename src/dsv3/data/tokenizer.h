@@ -60,7 +60,7 @@ class DecodeStream {
 };
 
 // "byte", a tokenizer.json, or a folder that has one. UsageError naming --tokenizer when it does not exist;
-// InputError when the file is refused, see read_tokenizer_json().
+// InputError when the folder has none, the file is tiktoken's, or is refused, see read_tokenizer_json().
 std::unique_ptr<const Tokenizer> open_tokenizer(const std::string& name);
 
 // The byte tokenizer: id = byte; 256 bos, 257 eos, 258 pad; vocabulary 259.

@@ -14,9 +14,7 @@
 namespace dsv3 {
 namespace {
 
-constexpr uint64_t kMaxFile = 48u << 20;     // the largest that is known, of 262,144 tokens, has 33 MB
 constexpr size_t kMaxString = 64 << 10;      // bytes in the file; a pattern of 3,000 is the longest known
-constexpr size_t kMaxEntries = 1 << 19;      // tokens, and merges; 262,144 is the most known
 constexpr size_t kMaxOtherValues = 1 << 17;  // mostly added tokens, 8 values each
 constexpr size_t kMaxDepth = 16;
 
@@ -177,7 +175,7 @@ class Parser : public nlohmann::json_sax<Json> {
   bool number_integer(int64_t value) override {
     if (place_ == Place::rest) return put(value);
     if (place_ != Place::vocab) fail("a number where none belongs");
-    if (out_.vocab.size() == kMaxEntries) fail(fmt::format("more than {} tokens", kMaxEntries));
+    if (out_.vocab.size() == kMaxTokens) fail(fmt::format("more than {} tokens", kMaxTokens));
     out_.vocab.add(token_);
     out_.ids.push_back(value);
     return true;
@@ -246,7 +244,7 @@ class Parser : public nlohmann::json_sax<Json> {
   }
 
   bool add_part(std::string_view token) {
-    if (out_.merges.size() == 2 * kMaxEntries) fail(fmt::format("more than {} merges", kMaxEntries));
+    if (out_.merges.size() == 2 * kMaxTokens) fail(fmt::format("more than {} merges", kMaxTokens));
     out_.merges.add(token);
     return true;
   }
@@ -272,8 +270,9 @@ class Parser : public nlohmann::json_sax<Json> {
 
 TokenizerFile read_tokenizer_file(const std::filesystem::path& path) {
   const InputFile file(path);
-  if (file.size() > kMaxFile) {
-    throw InputError(file.path(), "", fmt::format("{} bytes, at most {} expected", file.size(), kMaxFile));
+  if (file.size() > kMaxTokenizerFile) {
+    throw InputError(file.path(), "",
+                     fmt::format("{} bytes, at most {} expected", file.size(), kMaxTokenizerFile));
   }
   TokenizerFile out;
   out.file = file.path();

@@ -28,8 +28,21 @@ constexpr auto kByteOfLetter = [] {
   return table;
 }();
 
-// Each place of a text is compared with added tokens anew, so their length is a factor of the time.
-constexpr size_t kMaxAddedBytes = 256;
+// The letters' code points, by byte.
+constexpr auto kLetterOfByte = [] {
+  std::array<uint32_t, 256> table{};
+  for (uint32_t c = 0; c < kByteOfLetter.size(); ++c)
+    if (kByteOfLetter[c] >= 0) table[static_cast<size_t>(kByteOfLetter[c])] = c;
+  return table;
+}();
+
+constexpr auto kByteAtRank = [] {
+  std::array<unsigned char, 256> table{};
+  size_t rank = 0;
+  for (const int16_t byte : kByteOfLetter)
+    if (byte >= 0) table[rank++] = static_cast<unsigned char>(byte);
+  return table;
+}();
 
 // Ids by a token's text in the file.
 using Ids = std::unordered_map<std::string_view, int32_t>;
@@ -149,6 +162,21 @@ bool token_bytes(std::string_view token, std::string& out) {
   }
   return true;
 }
+
+std::string token_letters(std::string_view bytes) {
+  std::string out;
+  for (const char byte : bytes) {
+    const uint32_t c = kLetterOfByte[static_cast<unsigned char>(byte)];
+    if (c < 0x80) {
+      out += static_cast<char>(c);
+    } else {
+      out += {static_cast<char>(0xC0 | c >> 6), static_cast<char>(0x80 | (c & 0x3F))};
+    }
+  }
+  return out;
+}
+
+unsigned char byte_at_rank(int32_t rank) { return kByteAtRank.at(static_cast<size_t>(rank)); }
 
 TokenizerSpec read_tokenizer_json(const std::filesystem::path& path) {
   TokenizerFile in = read_tokenizer_file(path);

@@ -70,8 +70,18 @@ struct TokenizerSpec {
 // string of more than 64 kB, an added token of more than 256 bytes; anything unsupported.
 TokenizerSpec read_tokenizer_json(const std::filesystem::path& path);
 
+// What a file may hold to be read.
+constexpr uint64_t kMaxTokenizerFile =
+    48u << 20;                          // bytes; the largest that is known, of 262,144 tokens, has 33 MB
+constexpr size_t kMaxTokens = 1 << 19;  // tokens, and merges; 262,144 is the most known
+constexpr size_t kMaxAddedBytes = 256;  // of a token that is looked for at each place of a text
+
 // A token's bytes: each character is a letter of the byte alphabet of GPT-2 (byte 0x20 is "Ġ"). false, and
 // out is the text itself, when one is not.
 bool token_bytes(std::string_view token, std::string& out);
+// The other way around: bytes as a token is spelled in the file.
+std::string token_letters(std::string_view bytes);
+// The byte whose letter is number `rank` of 256 in the order of code points.
+unsigned char byte_at_rank(int32_t rank);
 
 }  // namespace dsv3

@@ -12,5 +12,6 @@ int convert_command(std::vector<std::string> args);
 int export_command(std::vector<std::string> args);
 int prepare_command(std::vector<std::string> args);
 int tokenizer_command(std::vector<std::string> args);
+int tokenizer_train_command(std::vector<std::string> args);  // called by tokenizer_command
 
 }  // namespace dsv3

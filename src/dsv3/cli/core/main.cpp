@@ -13,7 +13,7 @@ constexpr dsv3::Command kCommands[] = {
     {"convert", "checkpoints between Hugging Face's format and PyTorch's DCP", dsv3::convert_command},
     {"export", "the newest checkpoint of a run as a Hugging Face folder", dsv3::export_command},
     {"ckpt", "look into checkpoints, verify and compare them", dsv3::ckpt_command},
-    {"tokenizer", "text to token ids and back", dsv3::tokenizer_command},
+    {"tokenizer", "text to token ids and back; train learns a tokenizer", dsv3::tokenizer_command},
     {"config", "a run's values and where they come from", dsv3::config_command},
     {"train", "train a model", nullptr, dsv3::launch},
     {"eval", "loss of a model on token files", nullptr, dsv3::launch},

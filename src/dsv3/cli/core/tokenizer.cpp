@@ -1,4 +1,4 @@
-// dsv3 tokenizer encode|decode: text to ids and back, on standard input and output.
+// dsv3 tokenizer train|encode|decode: text to ids and back, on standard input and output.
 #include "dsv3/data/tokenizer.h"
 
 #include <fmt/format.h>
@@ -118,12 +118,15 @@ void decode(const Tokenizer& tokenizer, bool skip_special, bool json_lines) {
 }  // namespace
 
 int tokenizer_command(std::vector<std::string> args) {
+  // With an app of its own, so that a wrong flag is compared with those of train.
+  if (!args.empty() && args[0] == "train") return tokenizer_train_command({args.begin() + 1, args.end()});
   CLI::App app("Text to ids and back: standard input to standard output.", "dsv3 tokenizer");
   std::string name;
   bool special = false, skip_special = false, json_lines = false, time = false;
   app.require_subcommand(1);
   CLI::App* to_ids = app.add_subcommand("encode", "text to ids, on one line");
   CLI::App* to_text = app.add_subcommand("decode", "ids between spaces to text");
+  app.add_subcommand("train", "a tokenizer.json from text, see dsv3 tokenizer train --help");
   for (CLI::App* command : {to_ids, to_text}) {
     command->add_option("--tokenizer", name, "tokenizer.json, a folder that has one, or byte")->required();
     command->add_flag("--json-lines", json_lines, "each line is a text by itself, written as a JSON string");
