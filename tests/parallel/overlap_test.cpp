@@ -97,9 +97,11 @@ TEST(Overlap, SharedUnitsAreReducedOnceAfterTheirLastUse) {
 }
 
 // One network for all groups carries a collective at a time, each for as long as makes the communication of a
-// step equal to its computation on this machine (about 10 ms on two cores).
+// step equal to its computation on this machine. Two ranks leave two cores no room
+// for anything else, so what other programs take is in every time: rounds of both measurements are repeated
+// until the shortest step is short enough, which one that waits for its collectives in turn never is.
 TEST(Overlap, AStepTakesLessThanItsComputationAndItsCommunicationInTurn) {
-  auto seconds = [&](double delay_ms) {
+  auto seconds = [](double delay_ms) {
     const std::vector<std::string> flags = {"train.dtype=fp32",
                                             "model.init=",
                                             "model.hidden_size=128",
@@ -110,13 +112,13 @@ TEST(Overlap, AStepTakesLessThanItsComputationAndItsCommunicationInTurn) {
                                             "balance.loss=none",
                                             "model.intermediate_size=512",
                                             "parallel.shard=2",
+                                            "parallel.reshard=after_forward",
                                             "parallel.prefetch_forward=2"};
     double step_s = 1e9, calls = 0;
     test::run_ranks({.replicate = 1, .shard = 2, .ep = 1},
                     [&](const Mesh& mesh) {
                       Training training(trajectory_run(flags), mesh);
-                      for (int i = 0; i < 8;
-                           ++i) {  // the fastest counts: two ranks leave two cores no room for others
+                      for (int i = 0; i < 8; ++i) {
                         const StepMetrics metrics = training.trainer.step();
                         if (mesh.rank() != 0) continue;
                         step_s = std::min(step_s, metrics.step_s);
@@ -127,9 +129,16 @@ TEST(Overlap, AStepTakesLessThanItsComputationAndItsCommunicationInTurn) {
                     {.delay_ms = delay_ms});
     return std::pair(step_s, calls);
   };
-  const auto [compute, calls] = seconds(0);
-  const double together = seconds(1e3 * compute / calls).first;
-  EXPECT_LE(together, 0.7 * (compute + compute)) << compute << " s alone, " << calls << " collectives";
+  double compute = 1e9, ratio = 1e9;
+  std::string rounds;
+  for (int round = 0; round < 6 && ratio > 0.7; ++round) {
+    const auto [alone, calls] = seconds(0);
+    compute = std::min(compute, alone);
+    const double together = seconds(1e3 * compute / calls).first;
+    ratio = std::min(ratio, together / (compute + compute));
+    rounds += std::to_string(alone) + " s alone, " + std::to_string(together) + " s with a network\n";
+  }
+  EXPECT_LE(ratio, 0.7) << rounds;
 }
 
 }  // namespace

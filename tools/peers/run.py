@@ -187,6 +187,7 @@ def main():
             good.append(check_export(arguments.dsv3, Path(aside)))
             good.append(check_fsdp2(arguments.dsv3, Path(aside)))
             good.append(check_torchrun(arguments.dsv3, Path(aside)))
+        with tempfile.TemporaryDirectory() as aside:
             good += checkpoints.check_all(arguments.dsv3, Path(aside))
     print(f"peers: {sum(good)} of {len(good)} comparisons equal")
     sys.exit(0 if all(good) else 1)

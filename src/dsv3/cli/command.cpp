@@ -120,7 +120,9 @@ int run_command(int argc, char** argv, std::span<const Command> commands) {
   } catch (const std::bad_alloc&) {
     return report("out of memory", ExitCode::failed);
   } catch (const std::exception& error) {
-    return report(std::string("internal error: ") + error.what(), ExitCode::failed);
+    // libtorch puts its call stack behind the first line.
+    const std::string text = error.what();
+    return report("internal error: " + text.substr(0, text.find('\n')), ExitCode::failed);
   }
 }
 

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -69,7 +70,7 @@ std::string difference(const TensorStore& a, const StoredTensor& x, const Tensor
     a.read(x, begin, left);
     b.read(y, begin, right);
     for (size_t i = 0; i < left.size(); ++i) {
-      if (std::memcmp(&left[i], &right[i], sizeof(double)) == 0) continue;
+      if (std::bit_cast<uint64_t>(left[i]) == std::bit_cast<uint64_t>(right[i])) continue;
       ++differing;
       largest = std::max(largest, std::abs(left[i] - right[i]));
     }
@@ -85,7 +86,7 @@ std::string difference(const TensorStore& a, const StoredTensor& x, const Tensor
 fs::path checkpoint_folder(const fs::path& path) {
   require_exists(path);
   for (const int64_t step : list_checkpoints(path)) {
-    const fs::path folder = checkpoint_path(path, step);
+    fs::path folder = checkpoint_path(path, step);
     if (opens(folder)) return folder;
   }
   std::error_code error;
@@ -137,7 +138,8 @@ VerifyResult verify_checkpoint(const fs::path& path, int threads) {
   if (result.verified) return result;
   const TensorStore& store = checkpoint.store();
   std::vector<std::byte> piece;
-  for (const auto& [name, tensor] : store.tensors()) {
+  for (const auto& entry : store.tensors()) {
+    const StoredTensor& tensor = entry.second;
     for_each_piece(tensor.numel(), [&](int64_t begin, int64_t count) {
       piece.resize(static_cast<size_t>(count * dtype_size(tensor.dtype)));
       store.read_bytes(tensor, begin, piece);

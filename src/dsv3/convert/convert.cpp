@@ -20,9 +20,6 @@ namespace {
 
 constexpr uint64_t kMaxCompanion = 64u << 20;
 
-// A run stands for its newest checkpoint.
-fs::path source_folder(const fs::path& path) { return checkpoint_folder(path); }
-
 void check_target(const fs::path& source, const fs::path& target) {
   std::error_code error;
   const fs::path from = fs::weakly_canonical(source, error);
@@ -62,6 +59,7 @@ std::string identity_of(const fs::path& source, const ModelConfig& config, const
 // Tokenizer and generation settings travel along; weights, indexes and what is hidden do not, nor does what a
 // link leads to outside of the folder.
 void copy_companions(const fs::path& source, const fs::path& folder) {
+  const std::optional<Manifest> manifest = Manifest::read(source);
   for (const auto& entry : fs::directory_iterator(source)) {
     const std::string name = entry.path().filename().string();
     const std::string type = entry.path().extension().string();
@@ -71,7 +69,7 @@ void copy_companions(const fs::path& source, const fs::path& folder) {
         name.ends_with(".index.json") || !entry.is_regular_file() || entry.file_size() > kMaxCompanion ||
         !lies_in_folder(source, name))
       continue;
-    check_listed_file(source, name);
+    check_listed_file(manifest, source, name);
     write_atomically(folder / name, read_text(entry.path(), kMaxCompanion));
   }
 }
@@ -80,7 +78,7 @@ void copy_companions(const fs::path& source, const fs::path& folder) {
 
 ConvertSummary convert(const fs::path& path, const fs::path& target, const ConvertOptions& options,
                        const ConvertProgress& progress) {
-  const fs::path folder = source_folder(path);
+  const fs::path folder = checkpoint_folder(path);
   check_target(folder, target);
   const ConvertSource source(folder, options);
   const auto dtype_of = [&](const ParamSpec& spec) {

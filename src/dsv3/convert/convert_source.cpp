@@ -28,7 +28,7 @@ ConvertSource::ConvertSource(const fs::path& folder, const ConvertOptions& optio
   if (!options.config && is_dcp_folder(folder) && !fs::exists(folder / "config.json"))
     throw UsageError("--config", printable(folder.string(), 400) + " holds no config.json",
                      "name the model's");
-  if (!options.config) check_listed_file(folder, "config.json");
+  if (!options.config) check_listed_file(Manifest::read(folder), folder, "config.json");
   ModelConfig config = ModelConfig::load(options.config.value_or(folder));
   const int64_t layers = options.layers.value_or(config.num_hidden_layers);
   if (layers > config.num_hidden_layers)

@@ -54,7 +54,6 @@ Quantised read_piece(const ConvertSource& source, const HfPiece& piece) {
 
 FileHashes write_shard(const fs::path& path, const HfShard& shard, const ConvertSource& source,
                        Meter& meter) {
-  BlockHasher hasher;
   SafetensorsWriter writer(path, shard.entries());
   const uint64_t scale_bytes = shard.scale_bytes();
   writer.skip(scale_bytes);
@@ -69,7 +68,7 @@ FileHashes write_shard(const fs::path& path, const HfShard& shard, const Convert
       });
   if (scale_bytes > 0) writer.fill(0, std::as_bytes(std::span(scales)));
   writer.finish();
-  return hash_file(path);
+  return hash_file(path);  // not on the way: the scales come first in the file and are written last
 }
 
 }  // namespace

@@ -25,7 +25,7 @@ bool is_inside(const fs::path& path, const fs::path& folder) {
 
 // The file itself, every link resolved: it must lie in the folder.
 fs::path resolve(const fs::path& folder, const std::string& name) {
-  const fs::path path = folder / name;
+  fs::path path = folder / name;
   if (!fs::exists(path))
     throw InputError(path.string(), "", "no such file", "the download may be incomplete");
   if (!lies_in_folder(folder, name))
@@ -91,12 +91,14 @@ bool lies_in_folder(const fs::path& folder, const std::string& name) {
 
 HfWeights::HfWeights(const fs::path& folder) {
   require_exists(folder);
-  if (fs::is_directory(folder)) manifest_ = Manifest::read(folder);
   if (!fs::is_directory(folder)) {
     file_ = folder.string();
     files_.emplace_back(folder);
     add(files_.front());
-  } else if (is_there(folder / kSingle)) {
+    return;
+  }
+  manifest_ = Manifest::read(folder);
+  if (is_there(folder / kSingle)) {
     file_ = (folder / kSingle).string();
     open(folder, kSingle);
     add(files_.front());
@@ -109,7 +111,7 @@ HfWeights::HfWeights(const fs::path& folder) {
 }
 
 void HfWeights::open_shards(const fs::path& folder) {
-  check_listed_file(folder, kIndex);
+  check_listed_file(manifest_, folder, kIndex);
   const HfIndex index = read_hf_index(resolve(folder, kIndex));
   files_.reserve(index.shards.size());
   for (const std::string& shard : index.shards) {

@@ -92,8 +92,8 @@ void write_manifest(const std::filesystem::path& folder, std::map<std::string, F
   write_atomically(folder / kManifestName, Manifest{std::move(known)}.text());
 }
 
-void check_listed_file(const std::filesystem::path& folder, const std::string& name) {
-  const auto manifest = Manifest::read(folder);
+void check_listed_file(const std::optional<Manifest>& manifest, const std::filesystem::path& folder,
+                       const std::string& name) {
   if (!manifest) return;
   const auto listed = manifest->files.find(name);
   if (listed != manifest->files.end() && hash_file(folder / name) != listed->second)

@@ -76,9 +76,10 @@ struct Manifest {
 // Writes manifest.json over every file of the folder; those that `known` lacks are read to be hashed.
 void write_manifest(const std::filesystem::path& folder, std::map<std::string, FileHashes> known);
 
-// InputError when the folder has a manifest.json that lists the file, and its bytes are others. For small
+// InputError when the folder's manifest, if it has one, lists the file and its bytes are others. For small
 // files that are read by name; large ones are read through a CheckedFile.
-void check_listed_file(const std::filesystem::path& folder, const std::string& name);
+void check_listed_file(const std::optional<Manifest>& manifest, const std::filesystem::path& folder,
+                       const std::string& name);
 
 // Whether a manifest can list it: a UTF-8 name of a file in the folder itself, no control characters, at most
 // 255 bytes, not manifest.json.

@@ -43,10 +43,11 @@ LoadedModel load_model(const ModelFlags& model, const std::vector<std::string>& 
   if (model.config.empty() && !has_config)
     throw InputError(model.folder, "config.json", "is missing, here and in hf/",
                      "name a Hugging Face folder, a DCP folder or a run");
-  if (model.config.empty()) check_listed_file(loaded.folder, "config.json");
+  if (model.config.empty()) check_listed_file(Manifest::read(loaded.folder), loaded.folder, "config.json");
   loaded.run = RunConfig::from_flags(
       flags, ModelConfig::load(model.config.empty() ? loaded.folder : std::filesystem::path(model.config)));
-  const std::vector<int64_t> missing = ModelWeights(loaded.folder, loaded.run.model).missing_mtp();
+  const std::vector<int64_t> missing =
+      ModelWeights(loaded.folder, loaded.run.model, /*compare_copies=*/false).missing_mtp();
   if (!missing.empty()) {
     loaded.run.model.num_nextn_predict_layers = missing.front() - 1;
   }

@@ -159,7 +159,9 @@ int train_command(std::vector<std::string> args) {
                         layout.shard, layout.ep));
   if (resumed)
     log.say(fmt::format("resumed from {}, {} tokens seen", resumed->folder.string(), resumed->train.tokens));
-  const bool from_here = resumed && resumed->folder == checkpoint_path(out, resumed->train.step);
+  std::error_code error;
+  const bool from_here = resumed && std::filesystem::equivalent(
+                                        resumed->folder, checkpoint_path(out, resumed->train.step), error);
   Saver saver(model, optimizer, run, from_here ? resumed->train.step : 0);
   auto tell = [&](const std::string& text) {
     for (const std::string& line : lines_of(text))
