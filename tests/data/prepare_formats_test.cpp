@@ -172,6 +172,32 @@ TEST_F(PrepareFormats, BadLinesAreNamedCountedAndSkipped) {
   EXPECT_THROW(prepare({.inputs = {dir_ / "a.jsonl"}, .max_bad = 11, .out = dir_ / "q"}), InputError);
 }
 
+TEST_F(PrepareFormats, JsonThatOtherProgramsWrite) {
+  // A byte order mark; integers and fractions of any length; a number within a string stays whole.
+  EXPECT_EQ(text("a.jsonl",
+                 "\xEF\xBB\xBF{\"text\":\"a\"}\r\n"
+                 "{\"id\":-123456789012345678901234567890,\"text\":\"\\\"12345678901234567890\"}\n"
+                 "{\"x\":0.1234567890123456789012e5,\"text\":\"\\ud83d\\ude00\"}\n"),
+            "a|\"12345678901234567890|\U0001F600|");
+  EXPECT_EQ(text("a.jsonl", "{\"\": \"e\", \"text\": {\"\": 1}}", {.text_key = ""}), "e|");
+  refuse("a.jsonl", "{\"text\":\"a\"}\n\xEF\xBB\xBF{\"text\":\"a\"}", {"a.jsonl:2: no JSON"});
+  refuse("a.jsonl", "{\"text\":\"a\", \"n\": 00000000000000000000001}", {"a.jsonl:1: no JSON"});
+}
+
+// The error of the text that comes first, though the damage behind it is read before it is encoded.
+TEST_F(PrepareFormats, TheFirstErrorForAnyNumberOfThreads) {
+  std::string lines = "{\"text\": 1}\n";
+  for (int i = 0; i < 300; ++i) lines += "{\"text\": \"" + std::to_string(i * 7919) + "\"}\n";
+  const std::string cut = gzip(lines).substr(0, 800);
+  for (const int threads : {1, 4}) {
+    PrepareOptions options{.max_bad = 0};
+    options.threads = threads;
+    refuse("a.jsonl.gz", cut, {"a.jsonl.gz:1: 'text' is a number"}, options);
+    options.max_bad = 1;
+    refuse("a.jsonl.gz", cut, {"a.jsonl.gz: compressed byte 800", "cut off"}, options);
+  }
+}
+
 TEST_F(PrepareFormats, ALineWithoutAnEndIsRefusedEarly) {
   write_file(dir_ / "a.jsonl", "{\"text\":\"x\"}\n");
   std::filesystem::resize_file(dir_ / "a.jsonl", uint64_t{1} << 40);  // sparse

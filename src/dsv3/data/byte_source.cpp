@@ -4,6 +4,7 @@
 #include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 #include <cerrno>
 #include <cstring>
@@ -42,11 +43,11 @@ class StandardInput : public ByteSource {
   // Filled up: a pipe gives 64 kB at a time.
   std::string_view next() override {
     size_t size = 0;
-    while (size < buffer_.size()) {
+    while (!ended_ && size < buffer_.size()) {
       const ssize_t n = ::read(STDIN_FILENO, buffer_.data() + size, buffer_.size() - size);
       if (n < 0 && errno == EINTR) continue;
       if (n < 0) throw RunError(name(), std::string("cannot be read: ") + std::strerror(errno));
-      if (n == 0) break;
+      ended_ = n == 0;  // a terminal would be asked again
       size += static_cast<size_t>(n);
     }
     return std::string_view(buffer_).substr(0, size);
@@ -54,6 +55,7 @@ class StandardInput : public ByteSource {
 
  private:
   std::string buffer_;
+  bool ended_ = false;
 };
 
 // What gzip and Zstandard share. A decoder's step() takes from `in_` and fills `out`.
@@ -147,6 +149,9 @@ class Zstd : public Decompressed {
     ZSTD_outBuffer to{out, room, 0};
     const size_t code = ZSTD_decompressStream(stream_.get(), &to, &from);
     in.remove_prefix(from.pos);
+    if (ZSTD_getErrorCode(code) == ZSTD_error_frameParameter_windowTooLarge) {
+      refuse("a zstd window of more than 128 MB", "zstd --long=31 -dc FILE | dsv3 prepare - --format ...");
+    }
     if (ZSTD_isError(code)) refuse(fmt::format("damaged zstd data: {}", ZSTD_getErrorName(code)));
     inside = code != 0;
     return to.pos;

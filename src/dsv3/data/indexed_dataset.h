@@ -44,7 +44,7 @@ class IndexedDataset {
   std::unique_ptr<Files> files_;
 };
 
-// Streams documents out; nothing stands under the final names before finish(). Holds 4 bytes a document.
+// Streams documents out in constant memory; nothing stands under the final names before finish().
 class IndexedDatasetWriter {
  public:
   // uint16 ids when vocab_size <= 65536, else int32.

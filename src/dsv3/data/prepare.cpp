@@ -18,25 +18,51 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kMaxTextInFlight = 32 << 20;
+constexpr int kMaxThreads = 1024;
 
-void check_output(const std::vector<fs::path>& inputs, const std::vector<TextInput>& files,
-                  const fs::path& out) {
-  std::error_code ignored;
-  auto same = [&](const fs::path& a, const fs::path& b) {
-    return fs::weakly_canonical(a, ignored) == fs::weakly_canonical(b, ignored) ||
-           fs::equivalent(a, b, ignored);
-  };
-  auto check = [&](const fs::path& input, const fs::path& output) {
-    if (!same(input, output)) return;
-    throw UsageError("--out", fmt::format("{} is an input too", printable(output.string())),
-                     "give another prefix");
-  };
-  for (const fs::path& input : inputs) check(input, out);
-  for (const TextInput& file : files) {
-    for (const char* ending : {"", ".bin", ".idx", ".json"})
-      check(file.path, fs::path(out.string() + ending));
+constexpr uint64_t kMaxWeight = 32 << 20;  // see weight_of
+
+// Text in flight. A JSON parser takes 13 times a long line, so that such lines wait for each other.
+uint64_t weight_of(const TextJob& job) {
+  const bool long_line =
+      job.kind == TextJob::Kind::json_lines && job.text.size() > 2 * ByteSource::kPieceBytes;
+  return job.text.size() * (long_line ? 13 : 1);
+}
+
+// UsageError when a file that will be written is read too; an existing one also under another name.
+class OutputNames {
+ public:
+  void add(const fs::path& path) {
+    names_.push_back({path, fs::weakly_canonical(path, ignored_), fs::exists(path, ignored_)});
   }
+  void check(const fs::path& input) const {
+    const fs::path path = input == "-" ? "/dev/stdin" : input;
+    const fs::path canonical = fs::weakly_canonical(path, ignored_);
+    for (const Name& name : names_) {
+      if (canonical != name.canonical && !(name.exists && fs::equivalent(path, name.given, ignored_)))
+        continue;
+      throw UsageError("--out", fmt::format("{} is an input too", printable(name.given.string())),
+                       "give another prefix");
+    }
+  }
+
+ private:
+  struct Name {
+    fs::path given, canonical;
+    bool exists = false;
+  };
+  std::vector<Name> names_;
+  mutable std::error_code ignored_;
+};
+
+void check_outputs(const std::vector<fs::path>& inputs, const std::vector<TextInput>& files,
+                   const std::vector<fs::path>& prefixes) {
+  OutputNames names;
+  for (const fs::path& prefix : prefixes) {
+    for (const char* ending : {"", ".bin", ".idx", ".json"}) names.add(prefix.string() + ending);
+  }
+  for (const fs::path& input : inputs) names.check(input);
+  for (const TextInput& file : files) names.check(file.path);
 }
 
 // One PREFIX while it is written.
@@ -134,20 +160,28 @@ class Results {
 int64_t encode_all(const std::vector<TextInput>& inputs, const TextRules& rules, int threads,
                    Results& results) {
   OrderedWork<TextJob> work(
-      threads, kMaxTextInFlight,
+      threads, kMaxWeight,
       [&] {
         return [encoder = std::make_shared<TextEncoder>(rules)](TextJob& job) { encoder->encode(job); };
       },
       [&](const TextJob& job) { results.add(job); });
   int64_t empty = 0;
-  for (const TextInput& input : inputs) {
-    const bool text = read_text(input, rules, [&](TextJob job) {
+  const auto read = [&](const TextInput& input) {
+    return read_text(input, rules, [&](TextJob job) {
       const bool refused_soon = job.kind == TextJob::Kind::long_line;
-      const uint64_t weight = job.text.size();
+      const uint64_t weight = weight_of(job);
       work.add(std::move(job), weight);
       if (refused_soon) work.finish();
     });
-    if (!text) ++empty;
+  };
+  for (const TextInput& input : inputs) {
+    try {
+      if (!read(input)) ++empty;
+    } catch (const InputError&) {
+      // What is wrong with the text before comes first, for any number of threads.
+      work.finish();
+      throw;
+    }
   }
   work.finish();
   return empty;
@@ -160,8 +194,8 @@ PrepareSummary prepare(const PrepareOptions& options) {
   if (!(options.valid_fraction >= 0 && options.valid_fraction < 1)) {
     throw UsageError("--valid-fraction", fmt::format("{}, expected 0 to below 1", options.valid_fraction));
   }
-  if (options.threads < 1)
-    throw UsageError("--threads", fmt::format("{}, expected 1 or more", options.threads));
+  if (options.threads < 1 || options.threads > kMaxThreads)
+    throw UsageError("--threads", fmt::format("{}, expected 1 to {}", options.threads, kMaxThreads));
   if (options.max_bad < 0)
     throw UsageError("--max-bad", fmt::format("{}, expected 0 or more", options.max_bad));
   if (options.out.empty()) throw UsageError("--out", "is missing", "give the PREFIX to write");
@@ -170,8 +204,9 @@ PrepareSummary prepare(const PrepareOptions& options) {
   const std::vector<fs::path> outputs =
       split ? std::vector<fs::path>{prefix + "_train", prefix + "_valid"} : std::vector<fs::path>{prefix};
   const std::vector<TextInput> files = list_text_inputs(options.inputs, options.format, options.glob);
-  for (const fs::path& output : outputs) check_output(options.inputs, files, output);
-  check_output(options.inputs, {}, options.out);
+  std::vector<fs::path> prefixes = outputs;
+  if (split) prefixes.push_back(options.out);
+  check_outputs(options.inputs, files, prefixes);
 
   const std::unique_ptr<const Tokenizer> tokenizer = open_tokenizer(options.tokenizer);
   const int32_t eos = find_eos(*tokenizer, options.eos);

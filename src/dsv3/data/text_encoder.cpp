@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <simdjson.h>
 
+#include <new>
 #include <optional>
 
 #include "dsv3/base/error.h"
@@ -10,13 +11,29 @@
 namespace dsv3 {
 namespace {
 
-constexpr std::string_view kBlank = " \t\r";
+constexpr std::string_view kBlank = " \t\r", kBom = "\xEF\xBB\xBF";
 constexpr size_t kKeptParserBytes = 1 << 20;
 
 // A JSON line without a usable text.
 struct NoText {
   std::string why;
 };
+
+// The line with at most 15 digits in a row outside of strings: what was JSON still is, what was none is none.
+// Integers of 20 digits, as ids and hashes are, are JSON, but simdjson refuses them.
+std::string with_short_numbers(std::string_view line) {
+  std::string out;
+  out.reserve(line.size() + simdjson::SIMDJSON_PADDING);
+  bool in_string = false, escaped = false;
+  int digits = 0;
+  for (const char c : line) {
+    if (c == '"' && !escaped) in_string = !in_string;
+    escaped = in_string && c == '\\' && !escaped;
+    digits = !in_string && c >= '0' && c <= '9' ? digits + 1 : 0;
+    if (digits <= 15) out += c;
+  }
+  return out;
+}
 
 std::string long_line() { return fmt::format("a line of more than {} bytes", kMaxLineBytes); }
 
@@ -66,12 +83,18 @@ struct TextEncoder::State {
                  cut == 0 ? std::string(what) : fmt::format("{}: from byte {} on", what, cut));
   }
 
+  simdjson::dom::element parse(std::string_view line) {
+    simdjson::dom::element root;
+    auto error = parser->parse(line.data(), line.size(), false).get(root);
+    if (error == simdjson::NUMBER_ERROR) error = parser->parse(with_short_numbers(line)).get(root);
+    if (error == simdjson::MEMALLOC) throw std::bad_alloc();
+    if (error) throw NoText{fmt::format("no JSON: {}", simdjson::error_message(error))};
+    return root;
+  }
+
   // The text of a JSON object. line has simdjson::SIMDJSON_PADDING readable bytes behind it.
   std::string_view text_of(std::string_view line) {
-    simdjson::dom::element root;
-    if (const auto error = parser->parse(line.data(), line.size(), false).get(root)) {
-      throw NoText{fmt::format("no JSON: {}", simdjson::error_message(error))};
-    }
+    const simdjson::dom::element root = parse(line);
     simdjson::dom::object object;
     if (root.get(object)) throw NoText{fmt::format("{}, expected an object", type_name(root.type()))};
     std::optional<simdjson::dom::element> found;
@@ -89,7 +112,7 @@ struct TextEncoder::State {
     return text;
   }
 
-  void encode_line(TextJob& job, std::string_view line, int64_t number) {
+  void encode_line(TextJob& job, std::string_view line) {
     if (line.size() > kMaxLineBytes) throw NoText{long_line()};
     std::string_view text = line;
     if (job.kind == TextJob::Kind::json_lines) {
@@ -98,16 +121,13 @@ struct TextEncoder::State {
     } else if (line.ends_with('\r')) {
       text.remove_suffix(1);
     }
-    const std::string what = fmt::format("{}:{}", *job.file, number);
     const size_t ids = job.ids.size(), pieces = job.pieces.size();
     try {
-      encode_document(job, text, what);
+      encode_document(job, text, "text");
     } catch (const InputError& error) {
       job.ids.resize(ids);
       job.pieces.resize(pieces);
-      const std::string_view message = error.what();
-      const std::string where = printable(what, 400) + ": ";
-      throw NoText{std::string(message.substr(message.starts_with(where) ? where.size() : 0))};
+      throw NoText{error.what()};
     }
   }
 
@@ -116,11 +136,14 @@ struct TextEncoder::State {
     job.text.resize(size + simdjson::SIMDJSON_PADDING);
     std::string_view rest = std::string_view(job.text).substr(0, size);
     for (int64_t number = job.first_line; !rest.empty(); ++number) {
-      const std::string_view line = rest.substr(0, rest.find('\n'));
+      std::string_view line = rest.substr(0, rest.find('\n'));
       rest.remove_prefix(std::min(rest.size(), line.size() + 1));
+      // A byte order mark, which RFC 8259 lets a parser ignore.
+      if (number == 1 && job.kind == TextJob::Kind::json_lines && line.starts_with(kBom))
+        line.remove_prefix(kBom.size());
       if (line.find_first_not_of(kBlank) == line.npos) continue;
       try {
-        encode_line(job, line, number);
+        encode_line(job, line);
       } catch (const NoText& none) {
         job.bad.push_back({.line = number, .why = none.why});
       }

@@ -39,7 +39,7 @@ class Reader {
     throw InputError(*file_, "size",
                      fmt::format("{}{} bytes, expected at most {} in a document",
                                  bytes_->size() ? "" : "more than ", bytes_->size() ? size : most, most),
-                     "cut it, for example with split -C 1G, or make it the lines of a .jsonl file");
+                     "--format lines makes a document of each line, split -C 64M smaller files");
   }
 
   std::string_view next() {
