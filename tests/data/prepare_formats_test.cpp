@@ -187,14 +187,14 @@ TEST_F(PrepareFormats, JsonThatOtherProgramsWrite) {
 // The error of the text that comes first, though the damage behind it is read before it is encoded.
 TEST_F(PrepareFormats, TheFirstErrorForAnyNumberOfThreads) {
   std::string lines = "{\"text\": 1}\n";
-  for (int i = 0; i < 300; ++i) lines += "{\"text\": \"" + std::to_string(i * 7919) + "\"}\n";
-  const std::string cut = gzip(lines).substr(0, 800);
+  for (int i = 0; i < 60'000; ++i) lines += "{\"text\": \"" + std::to_string(i * 7919) + "\"}\n";
+  const std::string whole = gzip(lines), cut = whole.substr(0, whole.size() - 100);
   for (const int threads : {1, 4}) {
     PrepareOptions options{.max_bad = 0};
     options.threads = threads;
     refuse("a.jsonl.gz", cut, {"a.jsonl.gz:1: 'text' is a number"}, options);
     options.max_bad = 1;
-    refuse("a.jsonl.gz", cut, {"a.jsonl.gz: compressed byte 800", "cut off"}, options);
+    refuse("a.jsonl.gz", cut, {"a.jsonl.gz: compressed byte", "cut off"}, options);
   }
 }
 
