@@ -36,15 +36,26 @@ EOS = "<｜end▁of▁sentence｜>"
 FASTER, MEGABYTES = 2.0, 500
 
 
+def resident_peak(pid):
+    """The highest resident memory so far, in kB; 0 when the process has ended."""
+    with open(f"/proc/{pid}/status") as status:
+        return next((int(line.split()[1]) for line in status if line.startswith("VmHWM:")), 0)
+
+
 def run(command):
     """Seconds, seconds of processors, and highest resident memory in MB."""
     start = time.perf_counter()
     child = subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
+    most, done = 0, 0
+    while not done:
+        # Not ru_maxrss: it begins with that of the process which started the child.
+        most = max(most, resident_peak(child.pid))
+        time.sleep(0.01)
+        done, status, usage = os.wait4(child.pid, os.WNOHANG)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode != 0:
         sys.exit(f"{' '.join(map(str, command))}: code {child.returncode}")
-    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, most / 1024
 
 
 def dsv3_prepare(dsv3, inputs, out, threads=2):

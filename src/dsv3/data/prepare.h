@@ -48,7 +48,8 @@ struct PrepareSummary {
 // and its '\n' or "\r\n" is no part of it. Memory does not grow with the files: 32 MB of text are held at
 // once, or the one document that is larger. A tokenizer.json needs a document as a whole, and so does holding
 // out a part of a compressed one or of standard input: at most 64 MB (kMaxWholeDocumentBytes); the held-out
-// part begins at a character when the tokenizer is not "byte". Vocabularies above 65,536 are stored as int32.
+// part begins at a character when the tokenizer is not "byte". Such a document takes 0.2 GB, but 1.1 GB when
+// it is one single word to the tokenizer's patterns. Vocabularies above 65,536 are stored as int32.
 // PREFIX.json says tokenizer, tokenizer_hash, vocab_size, eos_id, bytes, documents, tokens and largest_id.
 //
 // A line is bad when it has more than 16 MB (kMaxLineBytes), is not encoded by the tokenizer (no UTF-8), or,
