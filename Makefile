@@ -47,6 +47,7 @@ test-peers: build  ## against transformers: goldens made anew and compared (fetc
 	@$(PEERS) tools/peers/unicode_tables.py --check
 	@$(PEERS) tools/peers/tokenizer.py --mb 1 --fuzz 5000
 	@$(PEERS) tools/peers/train_tokenizer.py --mb 1 --rounds 1
+	@$(PEERS) tools/peers/prepare.py
 
 .PHONY: bench
 bench: build   ## training speed, here and in transformers, alternating in one run

@@ -1,3 +1,7 @@
+#include <sys/stat.h>
+
+#include <algorithm>
+
 #include "cli/run.h"
 #include "dsv3/base/json.h"
 
@@ -35,6 +39,111 @@ TEST_F(PrepareCommand, Errors) {
   expect_failure(prepare({"a.txt", "--out", "text", "--out", "text"}), ExitCode::usage, {"--out"});
   expect_failure(prepare({"a.txt", "--out", "/proc/none/text"}), ExitCode::failed, {"/proc/none"});
   EXPECT_FALSE(std::filesystem::exists(dir_ / "text.bin"));
+}
+
+TEST_F(PrepareCommand, ReadsStandardInput) {
+  write_file(dir_ / "in", "{\"text\": \"one\"}\n{\"text\": \"two\"}");
+  const Result result = dsv3({"prepare", "-", "--format", "jsonl", "--out", "text", "--json"},
+                             {.cwd = dir_.path(), .in_from = dir_ / "in"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  const Json json = parse_json(result.out, "stdout");
+  EXPECT_EQ(json["train"]["documents"], 2);
+  EXPECT_EQ(json["train"]["bytes"], 6);
+  // In pieces through a pipe, as text.
+  const Result piped = run_program(
+      "/bin/sh",
+      {"-c", "(printf ab; sleep 0.1; printf c) | exec \"$0\" prepare - --out p", dsv3_program().string()},
+      {.cwd = dir_.path()});
+  ASSERT_EQ(piped.code, 0) << piped.err;
+  EXPECT_EQ(read_file(dir_ / "p.bin"), std::string("a\0b\0c\0\x01\x01", 8));
+  expect_failure(prepare({"-", "--out", "none"}), ExitCode::content, {"no text"});
+  expect_failure(prepare({"-", "-", "--out", "none"}), ExitCode::usage, {"standard input is named twice"});
+  expect_failure(dsv3({"prepare", "-", "--format", "jsonl", "--out", "none"},
+                      {.cwd = dir_.path(), .in_from = dir_ / "a.txt"}),
+                 ExitCode::content, {"standard input:1: no JSON"});
+  expect_failure(dsv3({"prepare", "-", "--format", "lines", "--out", "text"},
+                      {.cwd = dir_.path(), .in_from = dir_ / "text.json"}),
+                 ExitCode::usage, {"--out", "text.json is an input too"});
+}
+
+TEST_F(PrepareCommand, NamesBadLinesSkipsThemAndRefusesTooMany) {
+  write_file(dir_ / "a.jsonl", "{\"text\": \"a\"}\n{]\n{\"text\": \"\"}\n7\n\n{\"text\": \"b\"}\n");
+  expect_failure(prepare({"a.jsonl", "--out", "text"}), ExitCode::content,
+                 {"a.jsonl:2: no JSON", "--max-bad N"});
+  const Result one = prepare({"a.jsonl", "--out", "text", "--max-bad", "1"});
+  EXPECT_EQ(one.code, 3);
+  EXPECT_NE(one.err.find("warning: skipped a.jsonl:2: no JSON"), std::string::npos) << one.err;
+  EXPECT_NE(one.err.find("error: a.jsonl:4: a number, expected an object"), std::string::npos) << one.err;
+  EXPECT_EQ(std::count(one.err.begin(), one.err.end(), '\n'), 2) << one.err;
+  EXPECT_FALSE(std::filesystem::exists(dir_ / "text.idx"));
+  const Result two = prepare({"a.jsonl", "--out", "text", "--max-bad", "2"});
+  EXPECT_EQ(two.code, 0) << two.err;
+  EXPECT_NE(two.err.find("warning: 2 bad lines were skipped"), std::string::npos) << two.err;
+  EXPECT_NE(two.err.find("warning: 1 lines whose text is empty"), std::string::npos) << two.err;
+  EXPECT_NE(two.out.find("2 documents, 4 tokens, 2 bytes"), std::string::npos) << two.out;
+  expect_failure(prepare({"a.jsonl", "--out", "text", "--text-key", "body"}), ExitCode::content,
+                 {"a.jsonl:1: no key 'body'"});
+}
+
+TEST_F(PrepareCommand, RefusesInputsThatAreNoText) {
+  write_file(dir_ / "cut.jsonl.gz", std::string("\x1f\x8b\x08\0\0", 5));
+  write_file(dir_ / "bad.txt.zst", "no zstd at all");
+  write_file(dir_ / "latin.txt", "caf\xe9");
+  write_file(dir_ / "blank.jsonl", "\n \n");
+  write_file(dir_ / "page.html", "<p>");
+  std::filesystem::create_directories(dir_ / "folder");
+  ASSERT_EQ(::mkfifo((dir_ / "pipe.txt").c_str(), 0600), 0);
+  const std::string golden = std::string(DSV3_SOURCE_DIR) + "/tests/data/tokenizers/v3/tokenizer.json";
+  const auto refused = [&](std::vector<std::string> args, std::initializer_list<std::string_view> parts,
+                           ExitCode code = ExitCode::content) {
+    args.insert(args.end(), {"--out", "text"});
+    expect_failure(prepare(args), code, parts);
+  };
+  refused({"cut.jsonl.gz"}, {"cut.jsonl.gz: compressed byte 5", "cut off"});
+  refused({"bad.txt.zst"}, {"bad.txt.zst: compressed byte", "damaged zstd data"});
+  refused({"latin.txt", "--tokenizer", golden, "--eos", "<|eos|>"}, {"latin.txt: byte 3: is not UTF-8"});
+  refused({"blank.jsonl"}, {"blank.jsonl", "no text"});
+  refused({"folder"}, {"folder", "no text file"});
+  refused({"pipe.txt"}, {"pipe.txt", "FIFO"});
+  refused({"/dev/zero", "--format", "text"}, {"/dev/zero", "device"});
+  refused({"page.html"}, {"page.html", "--format"}, ExitCode::usage);
+  refused({"a.txt", "--format", "xml"}, {"--format", "xml"}, ExitCode::usage);
+  refused({"a.txt", "--threads", "0"}, {"--threads"}, ExitCode::usage);
+  refused({"a.txt", "--max-bad", "-1"}, {"--max-bad"}, ExitCode::usage);
+  EXPECT_FALSE(std::filesystem::exists(dir_ / "text.bin"));
+}
+
+TEST_F(PrepareCommand, Row79UnknownFlag) {
+  expect_failure(prepare({"a.txt", "--out", "text", "--max-bat", "1"}), ExitCode::usage,
+                 {"--max-bat", "--max-bad"});
+}
+
+TEST_F(PrepareCommand, Row82OutputThatIsAnInput) {
+  expect_failure(prepare({"a.txt", "--out", "a.txt"}), ExitCode::usage, {"--out", "is an input too"});
+  write_file(dir_ / "p.json", "{\"text\": \"x\"}");
+  expect_failure(prepare({"p.json", "--format", "jsonl", "--out", "p"}), ExitCode::usage,
+                 {"--out", "p.json is an input too"});
+  std::filesystem::create_hard_link(dir_ / "a.txt", dir_ / "q_valid.bin");
+  expect_failure(prepare({"a.txt", "--out", "q", "--valid-fraction", "0.2"}), ExitCode::usage,
+                 {"--out", "q_valid.bin is an input too"});
+  EXPECT_EQ(read_file(dir_ / "a.txt"), "hello");
+}
+
+// Killed at any moment and run again, it writes what an undisturbed run writes.
+TEST_F(PrepareCommand, GivesTheSameFilesAfterAKill) {
+  std::string lines;
+  for (int i = 0; i < 200'000; ++i) lines += "{\"text\": \"document " + std::to_string(i) + "\"}\n";
+  write_file(dir_ / "a.jsonl", lines);
+  ASSERT_EQ(prepare({"a.jsonl", "--out", "whole"}).code, 0);
+  for (const int ms : {1, 10, 40}) {
+    dsv3({"prepare", "a.jsonl", "--out", "text"},
+         {.cwd = dir_.path(), .signal = SIGKILL, .signal_after_ms = ms});
+  }
+  ASSERT_EQ(prepare({"a.jsonl", "--out", "text"}).code, 0);
+  for (const char* ending : {".bin", ".idx", ".json"})
+    EXPECT_TRUE(read_file(dir_ / ("text" + std::string(ending))) ==
+                read_file(dir_ / ("whole" + std::string(ending))))
+        << ending;
 }
 
 TEST_F(PrepareCommand, InterruptIs130AndTermination143) {

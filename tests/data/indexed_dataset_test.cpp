@@ -219,7 +219,8 @@ TEST(IndexedDatasetWriter, WritesTheLayoutOfTheFormat) {
   writer.append(std::vector<int32_t>{20});
   writer.append(std::vector<int32_t>{21});
   writer.end_document();
-  EXPECT_EQ(names(dir).size(), 1u) << "nothing but a temporary file before finish()";
+  for (const std::string& name : names(dir))
+    EXPECT_NE(name.find(".tmp-"), name.npos) << name << ": only temporary files before finish()";
   writer.finish();
   RawPair expected;
   EXPECT_EQ(read_file(dir / "a.idx"), expected.idx());
@@ -229,6 +230,20 @@ TEST(IndexedDatasetWriter, WritesTheLayoutOfTheFormat) {
   EXPECT_EQ(writer.num_tokens(), 5);
   EXPECT_EQ(writer.largest_id(), 21);
   EXPECT_EQ(writer.longest_document(), 3);
+}
+
+// More than the writer's buffers hold.
+TEST(IndexedDatasetWriter, ManyDocuments) {
+  TempDir dir;
+  constexpr int64_t kDocuments = 300'001;
+  IndexedDatasetWriter writer(dir / "a", 259);
+  for (int64_t d = 0; d < kDocuments; ++d)
+    writer.add_document(std::vector<int32_t>(d % 3, static_cast<int32_t>(d % 256)));
+  writer.finish();
+  IndexedDataset set(dir / "a");
+  ASSERT_EQ(set.num_documents(), kDocuments);
+  for (const int64_t d : {int64_t{0}, int64_t{65'537}, int64_t{262'145}, kDocuments - 1})
+    EXPECT_EQ(set.document_begin(d), d / 3 * 3 + d % 3 * (d % 3 - 1) / 2) << d;
 }
 
 TEST(IndexedDatasetWriter, WidthFollowsTheVocabulary) {

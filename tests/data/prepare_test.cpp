@@ -28,7 +28,7 @@ TEST(Prepare, FilesAndSortedFoldersBecomeDocuments) {
   write_file(dir / "in/b.txt", "second");
   write_file(dir / "in/a.txt", "first\n");
   write_file(dir / "in/sub/c.txt", "\xff");
-  write_file(dir / "in/README.md", "no text");
+  write_file(dir / "in/figure.png", "no text");
   write_file(dir / "in/empty.txt", "");
   write_file(dir / "z.txt", "zero");
   const auto summary = prepare({.inputs = {dir / "z.txt", dir / "in"}, .out = dir / "out/p"});
@@ -134,15 +134,11 @@ class PrepareRefuses : public testing::Test {
   std::vector<std::string> before_;
 };
 
-TEST_F(PrepareRefuses, KindsOfInputThatAreNotReadYet) {
-  for (const char* name : {"b.jsonl", "c.txt.gz", "d.zst"}) {
+TEST_F(PrepareRefuses, InputsThatAreNoText) {
+  for (const char* name : {"e.pdf", "e.gz", "e.tar.zst"}) {
     write_file(dir_ / name, "x");
-    expect(ExitCode::usage, {name, "not supported yet"}, {.inputs = {dir_ / "a.txt", dir_ / name}});
-    expect(ExitCode::usage, {name, "not supported yet"}, {.inputs = {dir_.path()}});
-    std::filesystem::remove(dir_ / name);
+    expect(ExitCode::usage, {name, "is no .txt, .md or .jsonl", "--format"}, {.inputs = {dir_ / name}});
   }
-  write_file(dir_ / "e.pdf", "x");
-  expect(ExitCode::usage, {"e.pdf", "no .txt file"}, {.inputs = {dir_ / "e.pdf"}});
   expect(ExitCode::usage, {"f.txt", "no such"}, {.inputs = {dir_ / "f.txt"}});
   expect(ExitCode::usage, {"no input"}, {});
 }
@@ -151,7 +147,7 @@ TEST_F(PrepareRefuses, NoText) {
   write_file(dir_ / "b.txt", "");
   std::filesystem::create_directories(dir_ / "none");
   expect(ExitCode::content, {"b.txt", "no text in 1 files"}, {.inputs = {dir_ / "b.txt"}});
-  expect(ExitCode::content, {"none", "no .txt file"}, {.inputs = {dir_ / "none"}});
+  expect(ExitCode::content, {"none", "no text file"}, {.inputs = {dir_ / "none"}});
   expect(ExitCode::content, {"a.txt", "hold out"}, {.inputs = {dir_ / "a.txt"}, .valid_fraction = 0.1});
 }
 

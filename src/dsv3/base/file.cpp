@@ -112,7 +112,7 @@ AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
   do {  // O_EXCL and a fresh name: never somebody else's file, nor a link that waits there
     temporary_ = path_;
     temporary_ += fmt::format(".tmp-{}-{}", ::getpid(), counter++);
-    fd_ = retry([&] { return ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); });
+    fd_ = retry([&] { return ::open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666); });
   } while (fd_ < 0 && errno == EEXIST);
   if (fd_ < 0) throw RunError(printable(path_.string()), "cannot be written: " + errno_text());
 }
@@ -140,6 +140,17 @@ void AtomicFile::overwrite(std::span<const std::byte> bytes, uint64_t offset) {
     if (n < 0) throw RunError(printable(path_.string()), "writing: " + errno_text());
     if (n == 0) throw RunError(printable(path_.string()), "writing: no progress");
     bytes = bytes.subspan(static_cast<size_t>(n));
+    offset += static_cast<uint64_t>(n);
+  }
+}
+
+void AtomicFile::read(std::span<std::byte> out, uint64_t offset) const {
+  if (offset > size_ || out.size() > size_ - offset) throw std::logic_error("read: not written yet");
+  while (!out.empty()) {
+    const ssize_t n = retry([&] { return ::pread(fd_, out.data(), out.size(), static_cast<off_t>(offset)); });
+    if (n < 0) throw RunError(printable(path_.string()), "reading back: " + errno_text());
+    if (n == 0) throw RunError(printable(path_.string()), "reading back: it became shorter");
+    out = out.subspan(static_cast<size_t>(n));
     offset += static_cast<uint64_t>(n);
   }
 }

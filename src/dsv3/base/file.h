@@ -51,6 +51,8 @@ class AtomicFile {
   void write(std::string_view text) { write(std::as_bytes(std::span(text.data(), text.size()))); }
   // Replaces bytes that were written before; std::logic_error outside of them.
   void overwrite(std::span<const std::byte> bytes, uint64_t offset);
+  // Fills out with what was written from offset on; std::logic_error outside of it.
+  void read(std::span<std::byte> out, uint64_t offset) const;
   uint64_t size() const { return size_; }
   void commit();
 

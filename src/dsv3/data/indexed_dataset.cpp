@@ -173,6 +173,7 @@ IndexedDataset& IndexedDataset::operator=(IndexedDataset&&) noexcept = default;
 const std::string& IndexedDataset::bin_path() const { return files_->bin.path(); }
 int64_t IndexedDataset::num_documents() const { return static_cast<int64_t>(files_->documents); }
 int64_t IndexedDataset::num_tokens() const { return static_cast<int64_t>(files_->tokens); }
+const char* IndexedDataset::dtype() const { return files_->item_bytes == 2 ? "uint16" : "int32"; }
 
 int64_t IndexedDataset::document_begin(int64_t document) const {
   const Files& f = *files_;

@@ -29,6 +29,7 @@ class IndexedDataset {
   const std::string& bin_path() const;
   int64_t num_documents() const;
   int64_t num_tokens() const;
+  const char* dtype() const;  // of the ids as stored: "uint16" or "int32"
   int64_t document_begin(
       int64_t document) const;               // token offset in the file; num_documents() gives num_tokens()
   int64_t document_of(int64_t token) const;  // the document that holds this token
@@ -43,7 +44,7 @@ class IndexedDataset {
   std::unique_ptr<Files> files_;
 };
 
-// Streams documents out; nothing stands under the final names before finish(). Holds 4 bytes a document.
+// Streams documents out in constant memory; nothing stands under the final names before finish().
 class IndexedDatasetWriter {
  public:
   // uint16 ids when vocab_size <= 65536, else int32.

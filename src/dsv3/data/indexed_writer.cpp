@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <vector>
 
@@ -16,6 +17,7 @@ using namespace indexed_format;
 namespace {
 
 constexpr size_t kBufferBytes = 1 << 20;
+constexpr int64_t kScanItems = 1 << 16;  // lengths in memory at once
 
 // Collects small writes; AtomicFile makes a system call of each.
 class Buffered {
@@ -32,6 +34,12 @@ class Buffered {
   void put(const T& value) {
     put(std::span<const T>(&value, 1));
   }
+  // Of what was flushed.
+  template <typename T>
+  void read(std::span<T> out, uint64_t offset) const {
+    file_.read(std::as_writable_bytes(out), offset);
+  }
+  void overwrite(std::span<const std::byte> bytes, uint64_t offset) { file_.overwrite(bytes, offset); }
   void flush() {
     file_.write(std::span<const std::byte>(buffer_));
     buffer_.clear();
@@ -50,17 +58,48 @@ class Buffered {
 
 struct IndexedDatasetWriter::State {
   State(const std::filesystem::path& prefix, int64_t vocab_size)
-      : prefix(prefix), vocab_size(vocab_size), bin(bin_path(prefix)) {}
+      : prefix(prefix), vocab_size(vocab_size), bin(bin_path(prefix)), idx(idx_path(prefix)) {
+    idx.put(std::array<std::byte, kHeaderBytes>());  // until the counts are known
+  }
 
   std::filesystem::path prefix;
   int64_t vocab_size;
   Buffered bin;
+  Buffered idx;                  // the header and lengths: documents may be more than memory holds
   std::vector<uint16_t> narrow;  // append's ids as they are stored
-  std::vector<int32_t> lengths;
+  int64_t documents = 0;
   int64_t open_tokens = 0;  // of the document that end_document() has not closed
   int64_t tokens = 0, largest_id = -1, longest = 0;
 
   bool wide() const { return vocab_size > 65536; }
+
+  void put_pointers() {
+    idx.flush();
+    std::vector<int32_t> lengths;
+    int64_t pointer = 0;
+    for (int64_t first = 0; first < documents; first += kScanItems) {
+      lengths.resize(static_cast<size_t>(std::min(kScanItems, documents - first)));
+      idx.read(std::span(lengths), kHeaderBytes + 4 * static_cast<uint64_t>(first));
+      for (const int32_t length : lengths) {
+        idx.put(pointer);
+        pointer += int64_t{length} * (wide() ? 4 : 2);
+      }
+    }
+  }
+
+  void put_header() {
+    std::vector<std::byte> header;
+    const auto put = [&]<typename T>(const T& value) {
+      const auto bytes = std::as_bytes(std::span(&value, 1));
+      header.insert(header.end(), bytes.begin(), bytes.end());
+    };
+    put(kMagic);
+    put(kVersion);
+    put(wide() ? kInt32 : kUint16);
+    put(static_cast<uint64_t>(documents));
+    put(static_cast<uint64_t>(documents + 1));
+    idx.overwrite(header, 0);
+  }
 };
 
 IndexedDatasetWriter::IndexedDatasetWriter(const std::filesystem::path& prefix, int64_t vocab_size)
@@ -72,7 +111,7 @@ void IndexedDatasetWriter::append(std::span<const int32_t> ids) {
   State& s = *state_;
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
   if (static_cast<int64_t>(ids.size()) > kMost - s.open_tokens) {
-    throw InputError(bin_path(s.prefix).string(), fmt::format("document {}", s.lengths.size()),
+    throw InputError(bin_path(s.prefix).string(), fmt::format("document {}", s.documents),
                      fmt::format("more than {} tokens, the most that .idx can hold", kMost),
                      "cut the document in two");
   }
@@ -94,7 +133,8 @@ void IndexedDatasetWriter::append(std::span<const int32_t> ids) {
 
 void IndexedDatasetWriter::end_document() {
   State& s = *state_;
-  s.lengths.push_back(static_cast<int32_t>(s.open_tokens));
+  s.idx.put(static_cast<int32_t>(s.open_tokens));
+  ++s.documents;
   s.longest = std::max(s.longest, s.open_tokens);
   s.open_tokens = 0;
 }
@@ -107,32 +147,22 @@ void IndexedDatasetWriter::add_document(std::span<const int32_t> ids) {
 void IndexedDatasetWriter::finish() {
   State& s = *state_;
   if (s.open_tokens > 0) end_document();
-  if (s.lengths.empty()) throw InputError(idx_path(s.prefix).string(), "documents", "none to write");
+  if (s.documents == 0) throw InputError(idx_path(s.prefix).string(), "documents", "none to write");
 
-  Buffered idx(idx_path(s.prefix));
-  idx.put(kMagic);
-  idx.put(kVersion);
-  idx.put(s.wide() ? kInt32 : kUint16);
-  idx.put(static_cast<uint64_t>(s.lengths.size()));
-  idx.put(static_cast<uint64_t>(s.lengths.size() + 1));
-  for (int32_t length : s.lengths) idx.put(length);
-  int64_t pointer = 0;
-  for (int32_t length : s.lengths) {
-    idx.put(pointer);
-    pointer += int64_t{length} * (s.wide() ? 4 : 2);
-  }
-  for (int64_t document = 0; document <= num_documents(); ++document) idx.put(document);
-  idx.flush();
+  s.put_pointers();
+  for (int64_t document = 0; document <= s.documents; ++document) s.idx.put(document);
+  s.idx.flush();
+  s.put_header();
   s.bin.flush();  // a full disk shows here, while the old pair still stands
 
   std::error_code error;
   if (std::filesystem::remove(idx_path(s.prefix), error)) fsync_directory(s.prefix.parent_path());
   if (error) throw RunError(printable(idx_path(s.prefix).string()), "cannot be replaced: " + error.message());
   s.bin.commit();
-  idx.commit();
+  s.idx.commit();
 }
 
-int64_t IndexedDatasetWriter::num_documents() const { return static_cast<int64_t>(state_->lengths.size()); }
+int64_t IndexedDatasetWriter::num_documents() const { return state_->documents; }
 int64_t IndexedDatasetWriter::num_tokens() const { return state_->tokens; }
 int64_t IndexedDatasetWriter::largest_id() const { return state_->largest_id; }
 int64_t IndexedDatasetWriter::longest_document() const { return state_->longest; }

@@ -2,15 +2,15 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <chrono>
-#include <cmath>
-#include <string_view>
 
 #include "dsv3/base/error.h"
 #include "dsv3/base/file.h"
 #include "dsv3/base/json.h"
 #include "dsv3/data/indexed_dataset.h"
+#include "dsv3/data/ordered_work.h"
+#include "dsv3/data/text_inputs.h"
+#include "dsv3/data/text_job.h"
 #include "dsv3/data/tokenizer.h"
 
 namespace dsv3 {
@@ -18,71 +18,51 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kPieceBytes = 1 << 20;
-constexpr uint64_t kMaxDocumentBytes = 0x7fffffff - 1;  // .idx counts tokens, eos too, in int32
+constexpr int kMaxThreads = 1024;
 
-bool is_later_format(const fs::path& path) {
-  const std::string extension = path.extension().string();
-  return extension == ".jsonl" || extension == ".gz" || extension == ".zst";
+constexpr uint64_t kMaxWeight = 32 << 20;  // see weight_of
+
+// Text in flight. A JSON parser takes 13 times a long line, so that such lines wait for each other.
+uint64_t weight_of(const TextJob& job) {
+  const bool long_line =
+      job.kind == TextJob::Kind::json_lines && job.text.size() > 2 * ByteSource::kPieceBytes;
+  return job.text.size() * (long_line ? 13 : 1);
 }
 
-[[noreturn]] void refuse_later_format(const fs::path& path) {
-  throw UsageError(printable(path.string()), path.extension().string() + " is not supported yet",
-                   "give .txt files");
-}
-
-// Sorted .txt files anywhere below folder. Other files may lie beside them, but text in a format that we
-// shall read one day must not be left out in silence.
-std::vector<fs::path> list_folder(const fs::path& folder) {
-  std::vector<fs::path> files;
-  try {
-    for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder)) {
-      if (entry.is_directory()) continue;
-      if (is_later_format(entry.path())) refuse_later_format(entry.path());
-      if (entry.path().extension() == ".txt") files.push_back(entry.path());
-    }
-  } catch (const fs::filesystem_error& error) {
-    throw RunError(printable(folder.string()), error.code().message());
+// UsageError when a file that will be written is read too; an existing one also under another name.
+class OutputNames {
+ public:
+  void add(const fs::path& path) {
+    names_.push_back({path, fs::weakly_canonical(path, ignored_), fs::exists(path, ignored_)});
   }
-  std::sort(files.begin(), files.end());
-  return files;
-}
-
-std::vector<fs::path> list_inputs(const std::vector<fs::path>& inputs) {
-  if (inputs.empty()) throw UsageError("prepare", "no input", "name .txt files or folders of them");
-  std::vector<fs::path> files;
-  for (const fs::path& input : inputs) {
-    require_exists(input);
-    if (fs::is_directory(input)) {
-      for (fs::path& file : list_folder(input)) files.push_back(std::move(file));
-      continue;
+  void check(const fs::path& input) const {
+    const fs::path path = input == "-" ? "/dev/stdin" : input;
+    const fs::path canonical = fs::weakly_canonical(path, ignored_);
+    for (const Name& name : names_) {
+      if (canonical != name.canonical && !(name.exists && fs::equivalent(path, name.given, ignored_)))
+        continue;
+      throw UsageError("--out", fmt::format("{} is an input too", printable(name.given.string())),
+                       "give another prefix");
     }
-    if (is_later_format(input)) refuse_later_format(input);
-    if (input.extension() != ".txt") {
-      throw UsageError(printable(input.string()), "is no .txt file and no folder",
-                       "rename it if it is plain text");
-    }
-    files.push_back(input);
   }
-  return files;
-}
 
-void check_output(const std::vector<fs::path>& inputs, const std::vector<fs::path>& files,
-                  const fs::path& out) {
-  std::error_code ignored;
-  auto same = [&](const fs::path& a, const fs::path& b) {
-    return fs::weakly_canonical(a, ignored) == fs::weakly_canonical(b, ignored) ||
-           fs::equivalent(a, b, ignored);
+ private:
+  struct Name {
+    fs::path given, canonical;
+    bool exists = false;
   };
-  auto check = [&](const fs::path& input, const fs::path& output) {
-    if (!same(input, output)) return;
-    throw UsageError("--out", fmt::format("{} is an input too", printable(output.string())),
-                     "give another prefix");
-  };
-  for (const fs::path& input : inputs) check(input, out);
-  for (const fs::path& file : files) {
-    for (const char* ending : {"", ".bin", ".idx", ".json"}) check(file, fs::path(out.string() + ending));
+  std::vector<Name> names_;
+  mutable std::error_code ignored_;
+};
+
+void check_outputs(const std::vector<fs::path>& inputs, const std::vector<TextInput>& files,
+                   const std::vector<fs::path>& prefixes) {
+  OutputNames names;
+  for (const fs::path& prefix : prefixes) {
+    for (const char* ending : {"", ".bin", ".idx", ".json"}) names.add(prefix.string() + ending);
   }
+  for (const fs::path& input : inputs) names.check(input);
+  for (const TextInput& file : files) names.check(file.path);
 }
 
 // One PREFIX while it is written.
@@ -93,24 +73,10 @@ class Output {
     files_.prefix = prefix;
   }
 
-  // Bytes [begin, end) of file as a document; an empty range is none.
-  void add(const InputFile& file, uint64_t begin, uint64_t end) {
-    if (begin == end) return;
-    const uint64_t most = tokenizer_.cuts_anywhere() ? kPieceBytes : end - begin;
-    const std::string what =
-        begin == 0 ? file.path() : fmt::format("{}: from byte {} on", file.path(), begin);
-    std::string piece;
-    std::vector<int32_t> ids;
-    for (uint64_t at = begin; at < end; at += piece.size()) {
-      piece.resize(std::min(most, end - at));
-      file.read(std::as_writable_bytes(std::span(piece)), at);
-      ids.clear();
-      tokenizer_.encode(piece, false, ids, what);
-      writer_.append(ids);
-    }
-    writer_.append({&eos_, 1});
-    writer_.end_document();
-    files_.bytes += static_cast<int64_t>(end - begin);
+  void add(std::span<const int32_t> ids, const TextJob::Piece& piece) {
+    writer_.append(ids);
+    if (piece.ends) writer_.end_document();
+    files_.bytes += static_cast<int64_t>(piece.bytes);
   }
 
   bool empty() const { return writer_.num_documents() == 0; }
@@ -153,14 +119,72 @@ int32_t find_eos(const Tokenizer& tokenizer, const std::string& named) {
                    "name a token of it, such as \"<|endoftext|>\"");
 }
 
-// at, or where the character begins that at cuts in two: only so many bytes back as a character has.
-uint64_t character_begin(const InputFile& file, uint64_t at) {
-  for (int i = 0; i < 3 && at > 0 && at < file.size(); ++i, --at) {
-    std::byte byte{};
-    file.read({&byte, 1}, at);
-    if ((byte & std::byte{0xC0}) != std::byte{0x80}) break;
+// What is known at the end: written, counted and, beyond the limit, refused in the order of the text.
+class Results {
+ public:
+  Results(const PrepareOptions& options, Output& train, std::optional<Output>& valid)
+      : options_(options), train_(train), valid_(valid) {}
+
+  void add(const TextJob& job) {
+    std::span<const int32_t> ids = job.ids;
+    for (const TextJob::Piece& piece : job.pieces) {
+      Output& output = piece.part == TextJob::kTrain ? train_ : valid_.value();
+      output.add(ids.first(piece.ids), piece);
+      ids = ids.subspan(piece.ids);
+    }
+    empty_ += job.empty;
+    for (const TextJob::BadLine& line : job.bad)
+      add_bad(fmt::format("{}:{}", *job.file, line.line), line.why);
   }
-  return at;
+  int64_t bad_lines() const { return bad_; }
+  int64_t empty_documents() const { return empty_; }
+
+ private:
+  void add_bad(const std::string& where, const std::string& why) {
+    if (++bad_ > options_.max_bad) {
+      throw InputError(where, "", why,
+                       options_.max_bad == 0
+                           ? "--max-bad N skips up to N such lines"
+                           : fmt::format("line {} of this kind, --max-bad {}", bad_, options_.max_bad));
+    }
+    if (options_.on_bad_line) options_.on_bad_line(printable(where, 400) + ": " + why);
+  }
+
+  const PrepareOptions& options_;
+  Output& train_;
+  std::optional<Output>& valid_;
+  int64_t bad_ = 0, empty_ = 0;
+};
+
+// All inputs through all threads; returns how many inputs were empty.
+int64_t encode_all(const std::vector<TextInput>& inputs, const TextRules& rules, int threads,
+                   Results& results) {
+  OrderedWork<TextJob> work(
+      threads, kMaxWeight,
+      [&] {
+        return [encoder = std::make_shared<TextEncoder>(rules)](TextJob& job) { encoder->encode(job); };
+      },
+      [&](const TextJob& job) { results.add(job); });
+  int64_t empty = 0;
+  const auto read = [&](const TextInput& input) {
+    return read_text(input, rules, [&](TextJob job) {
+      const bool refused_soon = job.kind == TextJob::Kind::long_line;
+      const uint64_t weight = weight_of(job);
+      work.add(std::move(job), weight);
+      if (refused_soon) work.finish();
+    });
+  };
+  for (const TextInput& input : inputs) {
+    try {
+      if (!read(input)) ++empty;
+    } catch (const InputError&) {
+      // What is wrong with the text before comes first, for any number of threads.
+      work.finish();
+      throw;
+    }
+  }
+  work.finish();
+  return empty;
 }
 
 }  // namespace
@@ -170,14 +194,19 @@ PrepareSummary prepare(const PrepareOptions& options) {
   if (!(options.valid_fraction >= 0 && options.valid_fraction < 1)) {
     throw UsageError("--valid-fraction", fmt::format("{}, expected 0 to below 1", options.valid_fraction));
   }
+  if (options.threads < 1 || options.threads > kMaxThreads)
+    throw UsageError("--threads", fmt::format("{}, expected 1 to {}", options.threads, kMaxThreads));
+  if (options.max_bad < 0)
+    throw UsageError("--max-bad", fmt::format("{}, expected 0 or more", options.max_bad));
   if (options.out.empty()) throw UsageError("--out", "is missing", "give the PREFIX to write");
   const bool split = options.valid_fraction > 0;
   const std::string prefix = options.out.string();
   const std::vector<fs::path> outputs =
       split ? std::vector<fs::path>{prefix + "_train", prefix + "_valid"} : std::vector<fs::path>{prefix};
-  const std::vector<fs::path> files = list_inputs(options.inputs);
-  for (const fs::path& output : outputs) check_output(options.inputs, files, output);
-  check_output(options.inputs, {}, options.out);
+  const std::vector<TextInput> files = list_text_inputs(options.inputs, options.format, options.glob);
+  std::vector<fs::path> prefixes = outputs;
+  if (split) prefixes.push_back(options.out);
+  check_outputs(options.inputs, files, prefixes);
 
   const std::unique_ptr<const Tokenizer> tokenizer = open_tokenizer(options.tokenizer);
   const int32_t eos = find_eos(*tokenizer, options.eos);
@@ -190,26 +219,17 @@ PrepareSummary prepare(const PrepareOptions& options) {
   Output train(outputs.front(), *tokenizer, eos);
   std::optional<Output> valid;
   if (split) valid.emplace(outputs.back(), *tokenizer, eos);
-  for (const fs::path& path : files) {
-    const InputFile file(path);
-    if (file.size() == 0) ++summary.skipped_files;
-    if (file.size() > kMaxDocumentBytes) {
-      throw InputError(
-          file.path(), "size",
-          fmt::format("{} bytes, expected at most {} in a document", file.size(), kMaxDocumentBytes),
-          "cut it, for example with split -C 1G");
-    }
-    const auto held_out = static_cast<uint64_t>(static_cast<double>(file.size()) * options.valid_fraction);
-    uint64_t cut = file.size() - held_out;
-    if (!tokenizer->cuts_anywhere()) cut = character_begin(file, cut);
-    train.add(file, 0, cut);
-    if (valid) valid->add(file, cut, file.size());
-  }
+  const TextRules rules{
+      .tokenizer = *tokenizer, .eos = eos, .held_out = options.valid_fraction, .text_key = options.text_key};
+  Results results(options, train, valid);
+  summary.skipped_files = encode_all(files, rules, options.threads, results);
+  summary.bad_lines = results.bad_lines();
+  summary.empty_documents = results.empty_documents();
 
   const std::string first = options.inputs.front().string();
   if (train.empty()) {
     throw InputError(first, "",
-                     files.empty() ? "no .txt file in it" : fmt::format("no text in {} files", files.size()));
+                     files.empty() ? "no text file in it" : fmt::format("no text in {} files", files.size()));
   }
   if (valid && valid->empty()) {
     throw InputError(first, "",

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,8 +11,14 @@
 namespace dsv3 {
 
 struct PrepareOptions {
-  std::vector<std::filesystem::path>
-      inputs;                      // .txt files, and folders whose .txt files are taken in sorted order
+  std::vector<std::filesystem::path> inputs =
+      {};                         // files, folders and "-" for standard input: list_text_inputs
+  std::string format = "auto";    // or text, lines, jsonl: list_text_inputs
+  std::string glob = {};          // which files of a folder
+  std::string text_key = "text";  // of the objects of .jsonl: where the text stands
+  int64_t max_bad = 0;            // so many lines that are no document are skipped
+  std::function<void(const std::string&)> on_bad_line = {};  // told each of them: "FILE:LINE: WHY"
+  int threads = 1;                 // that encode; the files are the same for any number
   std::filesystem::path out = {};  // PREFIX of PREFIX.bin, PREFIX.idx and PREFIX.json
   std::string tokenizer = "byte";  // or a tokenizer.json, or a folder that has one
   // The token that ends a document, as text; empty: what the tokenizer says (Tokenizer::eos).
@@ -31,22 +38,29 @@ struct PreparedFiles {
 struct PrepareSummary {
   PreparedFiles train;  // everything, unless a part was held out
   std::optional<PreparedFiles> valid;
-  int64_t skipped_files = 0;  // empty: worth a warning
+  int64_t skipped_files = 0;    // empty: worth a warning
+  int64_t empty_documents = 0;  // objects of .jsonl whose text is empty: skipped
+  int64_t bad_lines = 0;        // skipped
   double seconds = 0;
 };
 
-// Each .txt file is one document: its bytes, then eos. Bytes are read in pieces of 1 MB, so memory does not
-// grow with the files; a tokenizer.json needs a document as a whole, at most 1 GB of UTF-8, and then a
-// held-out part begins at a character. Vocabularies above 65,536 are stored as int32. Links to folders are
-// not followed. PREFIX.json says tokenizer, tokenizer_hash, vocab_size, eos_id, bytes, documents, tokens and
-// largest_id.
+// A text file is one document, its bytes, then eos; of lines and .jsonl each line is one that is not blank,
+// and its '\n' or "\r\n" is no part of it. Memory does not grow with the files: 32 MB of text are held at
+// once, or the one document that is larger. A tokenizer.json needs a document as a whole, and so does holding
+// out a part of a compressed one or of standard input: at most 64 MB (kMaxWholeDocumentBytes); the held-out
+// part begins at a character when the tokenizer is not "byte". Such a document takes 0.2 GB, but 1.1 GB when
+// it is one single word to the tokenizer's patterns. Vocabularies above 65,536 are stored as int32.
+// PREFIX.json says tokenizer, tokenizer_hash, vocab_size, eos_id, bytes, documents, tokens and largest_id.
+//
+// A line is bad when it has more than 16 MB (kMaxLineBytes), is not encoded by the tokenizer (no UTF-8), or,
+// in .jsonl, is not JSON, no object, or one without exactly one text_key that is a string.
 //
 // What stood under the output's names is replaced at the end, or kept when the input is refused. UsageError:
-// an input that does not exist, is of another kind (.jsonl, .gz and .zst are not supported yet) or is the
-// output; a tokenizer that does not exist; a tokenizer without the eos that is named, or
-// none named; a fraction outside [0, 1). InputError: no text at all, nothing to hold out, a
-// file of 2 GiB (more than .idx can hold in a document); text that is not UTF-8 for a tokenizer.json, and one
-// that is refused (read_tokenizer_json).
+// what list_text_inputs refuses, an input that is the output; a tokenizer that does not exist; a tokenizer
+// without the eos that is named, or none named; a fraction outside [0, 1). InputError: no text at all,
+// nothing to hold out; bad line max_bad + 1, as FILE:LINE; compressed data that open_bytes refuses; a
+// document that is too long (read_text) or not UTF-8 for a tokenizer.json; a tokenizer.json that is refused
+// (read_tokenizer_json).
 PrepareSummary prepare(const PrepareOptions& options);
 
 }  // namespace dsv3

@@ -9,6 +9,7 @@ namespace dsv3 {
 int ckpt_command(std::vector<std::string> args);
 int config_command(std::vector<std::string> args);
 int convert_command(std::vector<std::string> args);
+int data_command(std::vector<std::string> args);
 int export_command(std::vector<std::string> args);
 int prepare_command(std::vector<std::string> args);
 int tokenizer_command(std::vector<std::string> args);
