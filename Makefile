@@ -35,6 +35,7 @@ test: build    ## the tests
 test-full: build asan fuzz mutate  ## also what takes longer: long runs, sanitizers, fuzzing, mutations
 	@DSV3_LONG_TESTS=1 $(CTEST) --test-dir build/release
 	@tools/check_launchers
+	@tools/check_memory.py
 	@tools/check_kills.py --every 5
 	@tools/setup peers
 	@$(PEERS) tools/peers/tokenizer.py

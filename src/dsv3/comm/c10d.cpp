@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "dsv3/base/error.h"
+#include "dsv3/comm/buffer_pool.h"
 
 namespace dsv3 {
 namespace {
@@ -13,13 +14,16 @@ using Works = std::vector<c10::intrusive_ptr<c10d::Work>>;
 
 class C10dPending : public Pending {
  public:
-  explicit C10dPending(Works works) : works_(std::move(works)) {}
+  // staging: what is read while the work is under way, beside the call's own tensors.
+  explicit C10dPending(Works works, at::Tensor staging = {})
+      : works_(std::move(works)), staging_(std::move(staging)) {}
   void wait() override {
     for (const auto& work : works_) work->wait();
   }
 
  private:
   Works works_;
+  at::Tensor staging_;
 };
 
 // [Note: reduce-scatter by all-to-all] Gloo's own reduce-scatter is a whole all-reduce. Parts are exchanged
@@ -48,14 +52,20 @@ class C10dTransport : public Transport {
 
   std::unique_ptr<Pending> all_gather(const at::Tensor& out, const at::Tensor& in) override {
     at::Tensor output = out, input = in;
-    return pending({backend_->_allgather_base(output, input)});
+    if (!in.is_cpu()) return pending({backend_->_allgather_base(output, input)});
+    // Gloo gathers into memory of its own, from malloc, on a thread of its own, and copies; an all-to-all of
+    // copies moves as many bytes through memory that is used again (see BufferPool).
+    at::NoGradGuard no_grad;
+    at::Tensor copies = buffers_.empty(out.numel(), in.options());
+    copies.view({size(), in.numel()}).copy_(in.view({1, in.numel()}).expand({size(), in.numel()}));
+    return std::make_unique<C10dPending>(Works{exchange(output, copies, {}, {})}, copies);
   }
 
   std::unique_ptr<Pending> reduce_scatter(const at::Tensor& out, const at::Tensor& in) override {
     at::Tensor output = out, input = in;
     if (!in.is_cpu()) return pending({backend_->_reduce_scatter_base(output, input)});
     // See [Note: reduce-scatter by all-to-all].
-    at::Tensor parts = at::empty({size(), out.numel()}, in.options());
+    at::Tensor parts = buffers_.empty(in.numel(), in.options()).view({size(), out.numel()});
     at::Tensor rows = in.view({size(), out.numel()});
     return std::make_unique<SumPending>(exchange(parts, rows, {}, {}), parts, out);
   }
@@ -103,6 +113,7 @@ class C10dTransport : public Transport {
   }
 
   c10::intrusive_ptr<c10d::Backend> backend_;
+  BufferPool buffers_;
 };
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "dsv3/comm/buffer_pool.h"
 #include "dsv3/comm/transport.h"
 
 namespace dsv3 {
@@ -68,6 +69,8 @@ class Group {
                   std::string_view unit);
 
   const GroupCounters& counters() const { return counters_; }
+  // Where the flat buffers of this group's collectives come from.
+  BufferPool& buffers() { return buffers_; }
 
  private:
   friend class Work;
@@ -79,6 +82,7 @@ class Group {
   std::shared_ptr<Transport> transport_;
   std::shared_ptr<CollectiveLog> log_;
   GroupCounters counters_;
+  BufferPool buffers_;
 };
 
 // What all groups of one mesh share: the order in which this rank issued collectives, and who is told.

@@ -67,7 +67,7 @@ void FlatUnit::prefetch() {
   if (gathered_.defined() || alone()) return;
   at::NoGradGuard no_grad;
   const at::Tensor shard = master_.to(options_.compute_dtype);  // the master itself when dtypes are equal
-  gathered_ = at::empty({size_}, shard.options());
+  gathered_ = options_.shard->buffers().empty(size_, shard.options());
   gather_ = options_.shard->all_gather(gathered_, shard, options_.name);
 }
 
@@ -76,7 +76,10 @@ void FlatUnit::unshard() {
   at::NoGradGuard no_grad;
   prefetch();
   gather_.wait();
-  if (alone()) gathered_ = master_.to(options_.compute_dtype);
+  if (alone()) {
+    gathered_ = options_.shard->buffers().empty(size_, master_.options().dtype(options_.compute_dtype));
+    gathered_.copy_(master_);
+  }
   point_data(gathered_);
 }
 
@@ -100,7 +103,7 @@ void FlatUnit::zero_grad() {
 void FlatUnit::open_grad() {
   if (!options_.trainable || alone() || (full_grad_.defined() && !reduce_)) return;
   wait_grad();
-  full_grad_ = at::zeros({size_}, grad_.options());
+  full_grad_ = options_.shard->buffers().empty(size_, grad_.options()).zero_();
   point_grad(full_grad_);
 }
 
@@ -108,7 +111,7 @@ bool FlatUnit::reduce_grad() {
   if (!full_grad_.defined() || reduce_) return false;
   point_grad(at::Tensor());
   // The first sum of a step needs nothing beside it.
-  reduced_ = grad_is_zero_ ? grad_ : at::empty_like(grad_);
+  reduced_ = grad_is_zero_ ? grad_ : options_.shard->buffers().empty(shard_size_, grad_.options());
   reduce_ = options_.shard->reduce_scatter(reduced_, full_grad_, options_.name);
   return true;
 }
