@@ -43,11 +43,30 @@ TEST_F(ConfigCommand, ShowsJson) {
 
 TEST_F(ConfigCommand, CheckWantsTheDataToExist) {
   expect_failure(config({"check", "run.toml"}), ExitCode::usage, {"run.toml:4: data.train", "text.idx"});
-  write_file(dir_ / "text.idx", "");
-  const Result result = config({"check", "run.toml"});
+  const auto text = std::filesystem::path(DSV3_SOURCE_DIR) / "tests/golden/trajectory/text";
+  for (const char* kind : {".idx", ".bin"}) std::filesystem::copy(text.string() + kind, dir_.path());
+  const Result result = config({"check", "run.toml", "--data.seq_len=32"});
   EXPECT_EQ(result.code, 0) << result.err;
   EXPECT_NE(result.out.find("run.toml: ok"), std::string::npos);
-  EXPECT_EQ(parse_json(config({"check", "run.toml", "--json"}).out, "stdout")["ok"], true);
+  EXPECT_EQ(parse_json(config({"check", "run.toml", "--json", "--data.seq_len=32"}).out, "stdout")["ok"],
+            true);
+}
+
+// What train would refuse at its start.
+TEST_F(ConfigCommand, CheckOpensTheData) {
+  for (const char* kind : {".idx", ".bin"})
+    std::filesystem::copy(
+        std::filesystem::path(DSV3_SOURCE_DIR) / "tests/golden/trajectory" / (std::string("text") + kind),
+        dir_.path());
+  expect_failure(config({"check", "run.toml", "--data.seq_len=1000000"}), ExitCode::content, {"text.bin"});
+  write_file(dir_ / "text.json", R"({"largest_id": 1000})");
+  expect_failure(config({"check", "run.toml", "--data.seq_len=32", "--model.vocab_size=300"}),
+                 ExitCode::content, {"text.json", "largest_id"});
+  std::filesystem::remove(dir_ / "text.json");
+  write_file(dir_ / "text.idx", "");
+  expect_failure(config({"check", "run.toml"}), ExitCode::content, {"text.idx"});
+  expect_failure(config({"check", "run.toml", "--metrics.tensorboard=true"}), ExitCode::usage,
+                 {"metrics.tensorboard"});
 }
 
 TEST_F(ConfigCommand, UsageErrors) {

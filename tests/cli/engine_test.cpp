@@ -1,4 +1,6 @@
 // The engine's commands from the command line: a run from text to generated text, and what is refused.
+#include <sys/stat.h>
+
 #include "cli/run.h"
 #include "dsv3/base/json.h"
 
@@ -163,6 +165,60 @@ TEST(BadInput, IsOneLineAndTheRightCode) {
       ExitCode::usage, {"optim.freeze", "q_z_proj"});
   expect_failure(dsv3({"train", dir / "absent.toml"}), ExitCode::usage, {"absent.toml"});
   EXPECT_FALSE(fs::exists(dir / "run"));
+}
+
+// An output never takes the place of what it is made from, nor of a device.
+TEST(Outputs, AreNotTheInputs) {
+  TempDir dir;
+  const fs::path model = dir / "model", tokens = dir / "tokens.npy";
+  fs::copy(kGoldens / "groups", model, fs::copy_options::recursive);
+  fs::copy(kGoldens / "groups/tokens.npy", tokens);
+  fs::create_symlink(tokens, dir / "link.npy");
+  ASSERT_EQ(::mkfifo((dir / "fifo").c_str(), 0600), 0);
+  const std::string weights = read_file(model / "model.safetensors"), ids = read_file(tokens);
+  for (const std::string out :
+       {model / "model.safetensors", model / "new.safetensors", tokens, dir / "link.npy", dir / "fifo",
+        fs::path("/dev/null"), dir.path(), dir / "absent/out"}) {
+    SCOPED_TRACE(out);
+    expect_failure(dsv3({"trace", "--model", model, "--tokens", tokens, "--out", out}), ExitCode::usage,
+                   {"--out"});
+    expect_failure(
+        dsv3({"generate", "--model", model, "--tokens", tokens, "--out", out, "--max-new-tokens", "1"}),
+        ExitCode::usage, {"--out"});
+  }
+  EXPECT_TRUE(read_file(model / "model.safetensors") == weights);
+  EXPECT_TRUE(read_file(tokens) == ids);
+  EXPECT_TRUE(fs::is_fifo(dir / "fifo"));
+}
+
+// A key that a command would ignore is refused, not ignored.
+TEST(BadInput, KeysThatACommandDoesNotObey) {
+  TempDir dir;
+  const std::string model = kGoldens / "groups", tokens = kGoldens / "groups/tokens.npy";
+  const std::string data = kGoldens / "trajectory/text";
+  for (const char* flag : {"--data.seq_len=7", "--optim.lr=3", "--checkpoint.resume=auto", "--train.seed=3",
+                           "--model.init=x", "--data.train=x"}) {
+    const std::string key = std::string(flag).substr(0, std::string(flag).find('='));
+    expect_failure(dsv3({"eval", "--model", model, "--data", data, flag}), ExitCode::usage, {key});
+    expect_failure(dsv3({"generate", "--model", model, "--prompt", "a", flag}), ExitCode::usage, {key});
+    expect_failure(dsv3({"trace", "--model", model, "--tokens", tokens, "--out", dir / "out", flag}),
+                   ExitCode::usage, {key});
+  }
+  expect_failure(dsv3({"eval", "--model", model, "--data", data, "--batches", "-1"}), ExitCode::usage,
+                 {"--batches", "an integer of 0 or more"});
+  expect_failure(dsv3({"eval", "--model", model, "--data", data, "--seq-len", "0"}), ExitCode::usage,
+                 {"--seq-len"});
+  expect_failure(dsv3({"generate", "--model", model, "--prompt", "a", "--seed", "-1"}), ExitCode::usage,
+                 {"--seed"});
+}
+
+TEST(Train, ANonFiniteModelIsNotExported) {
+  TempDir dir;
+  const Result result =
+      dsv3({"train", kRun, "--train.dtype=fp32", "--train.steps=2", "--optim.lr=1e38", "--optim.clip=0",
+            "--schedule.lr=[]", "--schedule.warmup_steps=0", "--train.out=" + (dir / "run").string()});
+  expect_failure(result, ExitCode::failed, {"not finite", "hf/"});
+  EXPECT_FALSE(fs::exists(dir / "run/hf"));
 }
 
 TEST(Train, EndsWithCode4WhenStepsGoOnFailing) {

@@ -64,7 +64,7 @@ resume = "auto"
 [eval]
 every = 2
 [metrics]
-tensorboard = true
+load_every = 7
 )");
   EXPECT_FALSE(run.train.deterministic);
   EXPECT_EQ(run.parallel.recompute, "every:3");
@@ -75,7 +75,7 @@ tensorboard = true
   EXPECT_EQ(run.balance.gamma, 0);
   EXPECT_EQ(run.checkpoint.resume, "auto");
   EXPECT_EQ(run.mtp.hidden, "pre_norm");
-  EXPECT_TRUE(run.metrics.tensorboard);
+  EXPECT_EQ(run.metrics.load_every, 7);
 }
 
 TEST_F(Run, PathsAreRelativeToTheFileAndInFlagsToTheWorkingDirectory) {
@@ -219,6 +219,8 @@ TEST_F(Run, ImpossibleValues) {
                            "data.seq_len=0",
                            "data.fim_rate=1.5",
                            "train.micro_batch=0",
+                           "train.global_batch=9007199254740992",
+                           "schedule.batch=[{steps=1,value=2000000}]",
                            "train.seed=-1",
                            "train.max_bad_steps=0",
                            "schedule.warmup_steps=-1",
@@ -298,7 +300,13 @@ TEST_F(Run, ExpertRanksDivideShardAndExperts) {
 }
 TEST_F(Run, ImpossibleOps) {
   refused({"--ops.grouped"}, [&] { flagged({"ops.backend=aten", "ops.grouped=mkl"}); });
+  refused({"--ops.grouped", "fp64"}, [&] { flagged({"train.dtype=fp64", "ops.grouped=grouped_mm"}); });
   refused({"--ops.attention"}, [&] { flagged({"ops.attention=cudnn"}); });
+  refused({"--ops.attention", "flash_padded"}, [&] { flagged({"ops.attention=flash"}); });
+  const std::vector<std::string> as_wide = {"ops.attention=flash", "model.qk_nope_head_dim=16",
+                                            "model.qk_rope_head_dim=16", "model.v_head_dim=32"};
+  EXPECT_EQ(flagged(as_wide).ops.attention, "flash");
+  refused({"--metrics.tensorboard", "not built yet"}, [&] { flagged({"metrics.tensorboard=true"}); });
 }
 // One file serves models with and without experts or MTP: a section that has nothing to act on is no error.
 TEST_F(Run, SectionsWithoutAnObjectAreAllowed) {

@@ -184,6 +184,7 @@ TEST(Dtypes, EachQuantityHasItsOwn) {
     const Output out =
         step.forward(batch.micro[0], {.hidden = {0}, .vocab = {}, .logits = true, .routing = true});
     EXPECT_EQ(out.hidden.at(0).scalar_type(), dtype);  // the residual stream
+    EXPECT_EQ(out.logits_BSV.scalar_type(), dtype);
     EXPECT_EQ(out.logp_BS.scalar_type(), wide);
     EXPECT_EQ(out.balance_loss.scalar_type(), wide);
     for (const auto& [layer, routing] : out.routing) {
@@ -192,7 +193,74 @@ TEST(Dtypes, EachQuantityHasItsOwn) {
     }
     const PassContext pass = training.model.pass_context(batch.micro[0]);
     EXPECT_EQ(pass.rope.cos.scalar_type(), wide);
+    EXPECT_EQ(pass.rope.sin.scalar_type(), wide);
+    for (const char* moments : {"fp32", "bf16"}) {
+      OptimConfig config = training.run.optim;
+      config.moments = moments;
+      const Optimizer optimizer(training.model, config);
+      const auto expected = config.moments == "bf16" && wide == at::kFloat ? at::kBFloat16 : wide;
+      for (const auto& unit : optimizer.moments()) {
+        EXPECT_EQ(unit.first.scalar_type(), expected);
+        EXPECT_EQ(unit.second.scalar_type(), expected);
+      }
+    }
   }
+}
+
+// Every kind of start: deviation, mean, ones, zeros, the row of padding; and layers that the frequency leaves
+// dense.
+TEST(Initialise, FollowsTheConfiguration) {
+  Training training(trajectory_run({"model.init=", "model.hidden_size=256", "model.initializer_range=0.05",
+                                    "model.num_hidden_layers=4", "model.moe_layer_freq=2",
+                                    "model.pad_token_id=3", "train.seed=5"}));
+  Model& model = training.model;
+  int normals = 0, moe = 0;
+  for (const ParamSpec& spec : model.table().params) {
+    const at::Tensor values = test::whole(model, spec).to(at::kDouble);
+    moe += spec.role == Role::router_bias ? 1 : 0;
+    if (spec.init != InitKind::normal) {
+      EXPECT_TRUE(values.eq(spec.init == InitKind::ones ? 1 : 0).all().item<bool>()) << spec.name;
+      continue;
+    }
+    ++normals;
+    at::Tensor drawn = values;
+    if (spec.role == Role::embed_tokens) {
+      const int64_t pad = *model.config().pad_token_id;
+      EXPECT_EQ(values[pad].abs().max().item<double>(), 0);
+      drawn = at::cat({values.narrow(0, 0, pad), values.narrow(0, pad + 1, values.size(0) - pad - 1)});
+    }
+    const double n = static_cast<double>(drawn.numel()), deviation = 0.05;
+    EXPECT_NEAR(drawn.mean().item<double>(), 0, 5 * deviation / std::sqrt(n)) << spec.name;
+    EXPECT_NEAR(drawn.square().mean().sqrt().item<double>(), deviation, 5 * deviation / std::sqrt(2 * n))
+        << spec.name;
+  }
+  EXPECT_GT(normals, 20);
+  // Layers 0 (first_k_dense_replace), 1 and 3 are dense: 2 and the MTP module's, layer 4, have experts.
+  EXPECT_EQ(moe, 2);
+  const StepMetrics metrics = training.trainer.step();
+  EXPECT_NEAR(metrics.lm_loss, std::log(static_cast<double>(model.config().vocab_size)), 1.0);
+  ASSERT_EQ(metrics.load.size(), 2u);
+  EXPECT_EQ(metrics.load[0].layer, 2);
+  EXPECT_EQ(metrics.load[1].layer, 4);
+}
+
+// The losses of the first depths don't depend on how many follow.
+TEST(Mtp, DepthThreeContinuesDepthTwo) {
+  std::vector<std::vector<double>> losses;
+  for (const char* depth : {"2", "3"}) {
+    Training training(trajectory_run(
+        {"model.init=", "train.dtype=fp64", std::string("model.num_nextn_predict_layers=") + depth}));
+    const Batch batch = training.loader.at(0, 1);
+    Step step = training.model.begin_step(batch);
+    Output output = step.forward(batch.micro[0]);
+    const Losses all = standard_loss(output, step.counts(), {.mtp_lambda = 0.3});
+    std::vector<double>& of = losses.emplace_back();
+    of.push_back(all.lm.item<double>());
+    for (const at::Tensor& loss : all.mtp) of.push_back(loss.item<double>());
+  }
+  ASSERT_EQ(losses[1].size(), 4u);
+  for (size_t k = 0; k < 3; ++k) EXPECT_NEAR(losses[1][k], losses[0][k], 1e-12) << k;
+  EXPECT_GT(losses[1][3], 0);
 }
 
 TEST(FlatUnit, ParametersAre64ByteAlignedAndRangesCoverThem) {

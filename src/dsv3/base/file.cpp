@@ -107,6 +107,28 @@ void require_exists(const std::filesystem::path& path) {
   }
 }
 
+void require_output(std::string_view flag, const std::filesystem::path& out,
+                    const std::vector<std::filesystem::path>& inputs) {
+  std::error_code error;
+  auto refuse = [&](const std::string& why) {
+    throw UsageError(std::string(flag), printable(out.string(), 400) + ": " + why, "name another file");
+  };
+  const std::filesystem::path folder = std::filesystem::absolute(out).parent_path();
+  if (out.empty()) refuse("is empty");
+  if (!std::filesystem::is_directory(folder, error)) refuse("its folder does not exist");
+  const auto status = std::filesystem::status(out, error);
+  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status))
+    refuse("is no regular file");
+  for (const std::filesystem::path& input : inputs) {
+    if (input.empty()) continue;
+    if (std::filesystem::equivalent(out, input, error)) refuse("is an input of this command");
+    for (auto place = std::filesystem::weakly_canonical(folder, error); place.has_relative_path();
+         place = place.parent_path())
+      if (std::filesystem::is_directory(input, error) && std::filesystem::equivalent(place, input, error))
+        refuse("lies in " + printable(input.string(), 400) + ", an input of this command");
+  }
+}
+
 AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
   static std::atomic<unsigned> counter = 0;
   do {  // O_EXCL and a fresh name: never somebody else's file, nor a link that waits there

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace dsv3 {
 
@@ -37,6 +38,11 @@ std::string read_text(const std::filesystem::path& path, uint64_t max_bytes);
 // UsageError when a path that the user named does not exist. (A file missing inside a folder is an
 // InputError.)
 void require_exists(const std::filesystem::path& path);
+
+// UsageError naming the flag when `out` cannot be written without a loss: it is one of the inputs or lies in
+// one that is a folder, it is a folder or device, or its own folder does not exist.
+void require_output(std::string_view flag, const std::filesystem::path& out,
+                    const std::vector<std::filesystem::path>& inputs);
 
 // Written beside its final name, fsynced and renamed by commit(); removed when destroyed before.
 class AtomicFile {

@@ -89,7 +89,8 @@ int dispatch(std::vector<std::string> args, char** argv, std::span<const Command
     return command.run({args.begin() + 1, args.end()});
   }
   const bool flag = args[0].starts_with('-');
-  throw UsageError(printable(args[0]), flag ? "unknown flag, expected a command first" : "unknown command",
+  throw UsageError(args[0].empty() ? "''" : printable(args[0]),
+                   flag ? "unknown flag, expected a command first" : "unknown command",
                    flag ? "see dsv3 --help" : "did you mean " + nearest(args[0], names) + "?");
 }
 

@@ -1,6 +1,8 @@
 #pragma once
 // What the two programs share: choosing a command, turning errors into exit codes, signals, flags.
 
+#include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -43,5 +45,11 @@ std::vector<std::string> take_run_flags(std::vector<std::string>& args);
 // Parses args, which may not hold run flags. False: --help was asked for and is printed. UsageError names an
 // unknown flag and the nearest one, an unexpected or missing argument, and a flag that is given twice.
 bool parse_args(CLI::App& app, std::vector<std::string> args);
+
+// A line for the help of a command that may be several ranks.
+inline constexpr const char* kNprocHelp = "  --nproc N  as N ranks on this machine";
+
+// For CLI::Option::check: an integer of `low` or more.
+std::function<std::string(const std::string&)> at_least(int64_t low);
 
 }  // namespace dsv3

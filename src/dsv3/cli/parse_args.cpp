@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
 
 #include "dsv3/base/error.h"
 #include "dsv3/cli/command.h"
@@ -32,6 +33,15 @@ bool parse_args(CLI::App& app, std::vector<std::string> args) {
   if (!first.starts_with('-')) throw UsageError(printable(first), "unexpected argument", "see --help");
   const std::string name = first.substr(0, first.find('='));
   throw UsageError(printable(name), "unknown flag", "did you mean " + nearest(name, names) + "?");
+}
+
+std::function<std::string(const std::string&)> at_least(int64_t low) {
+  return [low](const std::string& text) {
+    int64_t value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error == std::errc() && end == text.data() + text.size() && value >= low) return std::string();
+    return printable(text) + ", expected an integer of " + std::to_string(low) + " or more";
+  };
 }
 
 }  // namespace dsv3

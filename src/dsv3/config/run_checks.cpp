@@ -69,6 +69,22 @@ const Check kChecks[] = {
        if (run.parallel.max_unsharded == 0 || run.parallel.reshard == "after_forward") return "";
        return fmt::format("a limit needs parallel.reshard = after_forward, it is {}", run.parallel.reshard);
      }},
+    {"metrics.tensorboard",
+     [](const RunConfig& run) -> std::string {
+       return run.metrics.tensorboard ? "is not built yet: metrics.jsonl holds the values" : "";
+     }},
+    {"ops.grouped",
+     [](const RunConfig& run) -> std::string {
+       if (run.ops.grouped != "grouped_mm" || run.train.dtype != "fp64") return "";
+       return "grouped_mm has no fp64, train.dtype = fp64";
+     }},
+    {"ops.attention",
+     [](const RunConfig& run) -> std::string {
+       const int64_t width = run.model.qk_nope_head_dim + run.model.qk_rope_head_dim;
+       if (run.ops.attention != "flash" || run.model.v_head_dim == width) return "";
+       return fmt::format("flash needs values as wide as keys, {} and {}: flash_padded pads them",
+                          run.model.v_head_dim, width);
+     }},
     {"ops.grouped",
      [](const RunConfig& run) -> std::string {
        if (run.ops.grouped != "mkl") return "";

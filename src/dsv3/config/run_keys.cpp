@@ -8,6 +8,7 @@ namespace {
 #define FIELD(member) +[](RunConfig& run) -> decltype((run.member)) { return run.member; }
 
 constexpr double kInt = 9007199254740992;  // 2^53: an upper limit that a double holds exactly
+constexpr double kSequences = 1 << 20;     // of a step, whose tokens are in memory at once
 using P = PathKind;
 
 const RunKey kKeys[] = {
@@ -128,7 +129,7 @@ const RunKey kKeys[] = {
      .field = FIELD(schedule.batch),
      .help = "of train.global_batch",
      .min = 1,
-     .max = kInt},
+     .max = kSequences},
     {.name = "schedule.warmup_steps",
      .field = FIELD(schedule.warmup_steps),
      .help = "steps from 0 to the learning rate",
@@ -176,12 +177,12 @@ const RunKey kKeys[] = {
      .field = FIELD(train.global_batch),
      .help = "sequences of a step",
      .min = 1,
-     .max = kInt},
+     .max = kSequences},
     {.name = "train.micro_batch",
      .field = FIELD(train.micro_batch),
      .help = "sequences of a rank at once",
      .min = 1,
-     .max = kInt},
+     .max = kSequences},
     {.name = "train.dtype",
      .field = FIELD(train.dtype),
      .help = "dtype of the computation",

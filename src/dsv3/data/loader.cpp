@@ -7,11 +7,29 @@
 #include <limits>
 
 #include "dsv3/base/error.h"
+#include "dsv3/base/json.h"
 #include "dsv3/base/philox.h"
 #include "dsv3/config/shares.h"
 #include "dsv3/data/permutation.h"
 
 namespace dsv3 {
+namespace {
+
+// PREFIX.json of `dsv3 prepare` knows the largest id, so a model that is too small is refused before it
+// trains.
+void check_vocabulary(const DataSource& source, int64_t vocab_size) {
+  const std::filesystem::path path = source.path + ".json";
+  if (!std::filesystem::exists(path)) return;
+  const Json json = read_json(path);
+  const auto found = json.find("largest_id");
+  if (found == json.end() || !found->is_number_integer() || found->get<int64_t>() < vocab_size) return;
+  throw InputError(
+      path.string(), "largest_id",
+      "is " + found->dump() + ", the model's vocabulary ends at " + std::to_string(vocab_size - 1),
+      "raise model.vocab_size or prepare with another tokenizer");
+}
+
+}  // namespace
 
 SampleStream::SampleStream(const std::vector<DataSource>& sources, int64_t seq_len, uint64_t seed,
                            bool shuffle, int64_t vocab_size, const Fim& fim)
@@ -56,6 +74,8 @@ SampleStream::SampleStream(const std::vector<DataSource>& sources, int64_t seq_l
 
 SampleStream SampleStream::open(const RunConfig& run, bool valid) {
   const DataConfig& data = run.data;
+  for (const DataSource& source : valid ? data.valid : data.train)
+    check_vocabulary(source, run.model.vocab_size);
   if (valid) return {data.valid, data.seq_len, data.seed, false, run.model.vocab_size};
   return {data.train, data.seq_len, data.seed, data.shuffle, run.model.vocab_size, find_fim(data)};
 }

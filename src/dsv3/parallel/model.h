@@ -58,6 +58,8 @@ class Model {
   // Writes a folder that transformers loads; bf16 when training in bf16, else fp32. All ranks call it, rank 0
   // writes, and holds one piece of a parameter at a time.
   void save_hf(const std::filesystem::path& folder);
+  // Whether every weight is a finite number, on every rank; they call it alike.
+  bool is_finite() const;
 
   // Counts the tokens of all micro-batches of all ranks, zeroes gradients and router counts.
   Step begin_step(const Batch& batch);

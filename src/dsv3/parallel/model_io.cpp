@@ -108,6 +108,13 @@ at::Tensor Model::collect(const ParamSpec& spec, int64_t begin, int64_t count, b
   return values;
 }
 
+bool Model::is_finite() const {
+  at::NoGradGuard no_grad;
+  int64_t bad = 0;
+  for (const auto& flat : flat_units_) bad += flat->master().isfinite().all().item<bool>() ? 0 : 1;
+  return mesh_.sum(std::span<const int64_t>(&bad, 1), "finite weights")[0] == 0;
+}
+
 // Rank 0 asks for pieces in the order in which it writes them, the others answer until it is through.
 void Model::save_hf(const std::filesystem::path& folder) {
   at::NoGradGuard no_grad;

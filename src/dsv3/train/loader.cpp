@@ -1,32 +1,11 @@
 #include "dsv3/train/loader.h"
 
-#include "dsv3/base/error.h"
-#include "dsv3/base/json.h"
 #include "dsv3/ops/torch_pch.h"
 
 namespace dsv3 {
 
-namespace {
-
-// PREFIX.json of `dsv3 prepare` knows the largest id, so a model that is too small is refused before it
-// trains.
-void check_vocabulary(const DataSource& source, int64_t vocab_size) {
-  const std::filesystem::path path = source.path + ".json";
-  if (!std::filesystem::exists(path)) return;
-  const Json json = read_json(path);
-  const auto found = json.find("largest_id");
-  if (found == json.end() || !found->is_number_integer() || found->get<int64_t>() < vocab_size) return;
-  throw InputError(
-      path.string(), "largest_id",
-      "is " + found->dump() + ", the model's vocabulary ends at " + std::to_string(vocab_size - 1),
-      "raise model.vocab_size or prepare with another tokenizer");
-}
-
-}  // namespace
-
 Loader::Loader(const RunConfig& run, const Mesh& mesh, bool valid)
-    : stream_(valid ? run.data.valid : run.data.train, run.data.seq_len, run.data.seed,
-              run.data.shuffle && !valid, run.model.vocab_size),
+    : stream_(SampleStream::open(run, valid)),
       rank_(mesh.rank()),
       world_(mesh.world_size()),
       micro_batch_(run.train.micro_batch),
@@ -34,8 +13,6 @@ Loader::Loader(const RunConfig& run, const Mesh& mesh, bool valid)
       steps_(run.train.steps),
       document_mask_(run.data.mask == "document"),
       device_(run.train.device) {
-  for (const DataSource& source : valid ? run.data.valid : run.data.train)
-    check_vocabulary(source, run.model.vocab_size);
   micro_batch(0, 1);  // what stands wrong in the files shows now, before a run folder exists
 }
 

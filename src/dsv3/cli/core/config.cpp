@@ -8,6 +8,7 @@
 #include "dsv3/cli/core/commands.h"
 #include "dsv3/config/param_table.h"
 #include "dsv3/config/run_config.h"
+#include "dsv3/data/loader.h"
 
 namespace dsv3 {
 namespace {
@@ -32,6 +33,8 @@ void show_json(const std::vector<RunConfig::Value>& values) {
 
 void check(const RunConfig& run, const std::string& file, bool json) {
   run.check_paths();
+  SampleStream::open(run, /*valid=*/false);
+  if (!run.data.valid.empty()) SampleStream::open(run, /*valid=*/true);
   const int64_t main = num_params(run.model, false), all = num_params(run.model, true);
   const int64_t active = num_active_params(run.model);
   if (json) {

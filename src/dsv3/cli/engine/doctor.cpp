@@ -60,7 +60,8 @@ Json measure_groups(const Mesh& mesh) {
 }  // namespace
 
 int doctor_command(std::vector<std::string> args) {
-  CLI::App app("What this machine offers, what is wrong with it and how to mend it.", "doctor");
+  CLI::App app("What this machine offers, what is wrong with it and how to mend it.", "dsv3 doctor");
+  app.footer(kNprocHelp);
   bool json = false;
   app.add_flag("--json", json, "print JSON");
   const std::vector<std::string> flags = take_run_flags(args);

@@ -30,20 +30,23 @@ double bytes_per_token(const std::string& prefix) {
 }  // namespace
 
 int eval_command(std::vector<std::string> args) {
-  CLI::App app("Loss, perplexity and bits per byte over disjoint windows; expert load per layer.", "eval");
-  ModelFlags model;
+  CLI::App app("Loss, perplexity and bits per byte over disjoint windows; expert load per layer.",
+               "dsv3 eval");
+  ModelFlags model{.keys = {"model.", "ops.", "mtp.", "balance.", "parallel.", "train.dtype", "train.device",
+                            "train.deterministic", "data.mask"}};
   std::string data, baseline;
   int64_t seq_len = 0, micro_batch = 4, batches = 0;
   bool json = false;
   model.add_to(app);
   app.add_option("--data", data, "PREFIX of the token files")->required();
-  app.add_option("--seq-len", seq_len, "positions of a window, default 1024 or what the data holds");
+  app.add_option("--seq-len", seq_len, "positions of a window, default 1024 or what the data holds")
+      ->check(at_least(1));
   app.add_option("--micro-batch", micro_batch, "windows at a time")
       ->capture_default_str()
-      ->check(CLI::Range(1, 65536));
+      ->check(at_least(1));
   app.add_option("--batches", batches, "stop after so many, 0: all")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   app.add_option("--baseline", baseline, "PREFIX: also the loss of bigram and trigram models counted on it");
   app.add_flag("--json", json, "print JSON");
   std::vector<std::string> flags = take_run_flags(args);

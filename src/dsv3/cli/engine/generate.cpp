@@ -29,6 +29,9 @@ void check_arguments(const CLI::App& app, const Arguments& arguments) {
   const bool text = app.count("--prompt") > 0, tokens = app.count("--tokens") > 0;
   if (text == tokens) throw UsageError("dsv3 generate", "takes either --prompt TEXT or --tokens FILE.npy");
   if (tokens != (app.count("--out") > 0)) throw UsageError("--out", "goes together with --tokens");
+  if (tokens)
+    require_output("--out", arguments.out,
+                   {arguments.model.folder, arguments.model.config, arguments.tokens});
   if (text && arguments.prompt.empty())
     throw UsageError("--prompt", "is empty", "generation needs a token to start from");
 }
@@ -102,8 +105,10 @@ void continue_text(const LoadedModel& loaded, const Arguments& arguments) {
 int generate_command(std::vector<std::string> args) {
   CLI::App app(
       "Continues a text, or rows of tokens. Prints or writes the new part alone, up to the end token.",
-      "generate");
+      "dsv3 generate");
   Arguments arguments;
+  arguments.model.keys = {"model.",      "ops.",         "parallel.",
+                          "train.dtype", "train.device", "train.deterministic"};
   GenerateOptions& options = arguments.options;
   arguments.model.add_to(app);
   app.add_option("--prompt", arguments.prompt, "text to continue");
@@ -118,7 +123,7 @@ int generate_command(std::vector<std::string> args) {
   app.add_option("--top-p", options.top_p, "sample among the likeliest that together reach this probability")
       ->capture_default_str();
   app.add_option("--top-k", options.top_k, "sample among the k likeliest; 0: all")->capture_default_str();
-  app.add_option("--seed", options.seed, "of sampling")->capture_default_str();
+  app.add_option("--seed", options.seed, "of sampling")->capture_default_str()->check(at_least(0));
   const std::vector<std::string> run_flags = take_run_flags(args);
   if (!parse_args(app, args)) return 0;
   check_arguments(app, arguments);

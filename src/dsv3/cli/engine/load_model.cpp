@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 
 #include "dsv3/base/error.h"
+#include "dsv3/cli/command.h"
 #include "dsv3/cli/engine/ranks.h"
 #include "dsv3/convert/checkpoint.h"
 #include "dsv3/convert/dcp_folder.h"
@@ -18,12 +20,18 @@ namespace dsv3 {
 void ModelFlags::add_to(CLI::App& app) {
   app.add_option("--model", folder, "Hugging Face folder, DCP folder or run folder")->required();
   app.add_option("--config", config, "config.json of a DCP folder that holds none");
+  std::string obeyed;
+  for (const std::string& key : keys) {
+    obeyed += fmt::format(" --{}{}", key, key.ends_with('.') ? "*" : "");
+    if (key == "parallel.") app.footer(std::string(kNprocHelp) + "\n");
+  }
+  app.footer(app.get_footer() + "  keys of a run, listed by dsv3 config --help:" + obeyed);
 }
 
-std::filesystem::path model_folder(const std::filesystem::path& path) {
+std::filesystem::path model_folder(const std::filesystem::path& path, const std::string& flag) {
   std::error_code error;
   if (!std::filesystem::is_directory(path, error))
-    throw UsageError("--model", printable(path.string(), 400) + ": no such folder");
+    throw UsageError(flag, printable(path.string(), 400) + ": no such folder");
   const std::filesystem::path folder = checkpoint_folder(path);
   const std::vector<int64_t> steps = list_checkpoints(path);
   if (!steps.empty() && folder != checkpoint_path(path, steps.front()))
@@ -33,7 +41,17 @@ std::filesystem::path model_folder(const std::filesystem::path& path) {
   return folder;
 }
 
-LoadedModel load_model(const ModelFlags& model, const std::vector<std::string>& flags, bool gradients) {
+LoadedModel load_model(const ModelFlags& model, std::vector<std::string> flags, bool gradients,
+                       const std::string& dtype) {
+  for (const std::string& flag : flags) {
+    const bool obeyed = std::any_of(model.keys.begin(), model.keys.end(), [&](const std::string& key) {
+      return key.ends_with('.') ? flag.starts_with(key) : flag.starts_with(key + "=");
+    });
+    if (!obeyed || flag.starts_with("model.init="))
+      throw UsageError("--" + printable(flag.substr(0, flag.find('='))), "is no flag of this command",
+                       "see --help");
+  }
+  if (!dtype.empty()) flags.push_back("train.dtype=" + dtype);
   LoadedModel loaded;
   loaded.folder = model_folder(model.folder);
   const bool has_config = std::filesystem::exists(loaded.folder / "config.json");

@@ -16,12 +16,14 @@ namespace dsv3 {
 
 // --model and --config of a command.
 struct ModelFlags {
-  std::string folder;  // Hugging Face folder, DCP folder, or run: its newest checkpoint that opens, else hf/
-  std::string config;  // config.json of a DCP folder that holds none
-  void add_to(CLI::App& app);
+  // Hugging Face folder, DCP folder, or run: its newest checkpoint that opens, else hf/
+  std::string folder = {};
+  std::string config = {};        // config.json of a DCP folder that holds none
+  std::vector<std::string> keys;  // keys of a run, or "section.", that the command obeys
+  void add_to(CLI::App& app);     // keys go into its help
 };
-// The folder of the weights themselves. UsageError when nothing is there.
-std::filesystem::path model_folder(const std::filesystem::path& path);
+// The folder of the weights themselves. UsageError naming the flag when nothing is there.
+std::filesystem::path model_folder(const std::filesystem::path& path, const std::string& flag = "--model");
 
 struct LoadedModel {
   std::filesystem::path folder;
@@ -29,10 +31,11 @@ struct LoadedModel {
   std::unique_ptr<Model> model;
 };
 
-// flags: "section.key=value". An MTP module none of whose tensors is in the weights is left out with a
-// warning.
-// gradients: room for them; without, every parameter is frozen and inference holds the weights alone.
-LoadedModel load_model(const ModelFlags& model, const std::vector<std::string>& flags,
-                       bool gradients = false);
+// flags: "section.key=value"; UsageError for one that the command does not obey. An MTP module none of whose
+// tensors is in the weights is left out with a warning. gradients: room for them; without, every parameter is
+// frozen and inference holds the weights alone. dtype: train.dtype of a command with a flag of its own for
+// it.
+LoadedModel load_model(const ModelFlags& model, std::vector<std::string> flags, bool gradients = false,
+                       const std::string& dtype = "");
 
 }  // namespace dsv3

@@ -95,8 +95,9 @@ void write_tensors(const std::string& path, const std::map<std::string, Tensor>&
 }  // namespace
 
 int trace_command(std::vector<std::string> args) {
-  CLI::App app("Logits, losses, routing and gradients of one batch, as a safetensors file.", "trace");
-  ModelFlags model;
+  CLI::App app("Logits, losses, routing and gradients of one batch, as a safetensors file.", "dsv3 trace");
+  ModelFlags model{.keys = {"model.", "ops.", "mtp.", "balance.", "parallel.recompute", "train.device",
+                            "train.deterministic"}};
   std::string tokens, mask, labels, positions, documents, routing, dtype = "fp32", out;
   bool grads = false;
   model.add_to(app);
@@ -112,10 +113,10 @@ int trace_command(std::vector<std::string> args) {
   app.add_option("--out", out, "safetensors file")->required();
   std::vector<std::string> flags = take_run_flags(args);
   if (!parse_args(app, args)) return 0;
-  flags.push_back("train.dtype=" + dtype);
-  require_exists(std::filesystem::absolute(out).parent_path());
+  require_output("--out", out,
+                 {model.folder, model.config, tokens, mask, labels, positions, documents, routing});
 
-  LoadedModel loaded = load_model(model, flags, grads);
+  LoadedModel loaded = load_model(model, flags, grads, dtype);
   if (const int ranks = loaded.model->mesh().world_size(); ranks > 1)
     throw UsageError("dsv3 trace", "runs in one process, the world has " + std::to_string(ranks) + " ranks",
                      "start it without a launcher");
@@ -123,10 +124,18 @@ int trace_command(std::vector<std::string> args) {
   MicroBatch micro;
   micro.tokens_BS = read_array("--tokens", tokens, {});
   check_range(tokens, micro.tokens_BS, 0, config.vocab_size, false);
-  if (Tensor padding = read_array("--mask", mask, micro.tokens_BS); padding.defined())
+  if (Tensor padding = read_array("--mask", mask, micro.tokens_BS); padding.defined()) {
+    check_range(mask, padding, 0, 2, false);
+    // Padding on one side: a row's value changes once at most.
+    const Tensor changes = padding.diff(1, 1).ne(0).sum(1);
+    if (changes.gt(1).any().item<bool>())
+      throw InputError(mask, "row " + std::to_string(changes.gt(1).to(at::kByte).argmax().item<int64_t>()),
+                       "has padding among its tokens, expected it on the left or on the right");
     micro.padding_BS = padding.ne(0);
+  }
   micro.documents_BS = read_array("--documents", documents, micro.tokens_BS);
   micro.positions_BS = read_array("--positions", positions, micro.tokens_BS);
+  if (micro.positions_BS.defined()) check_range(positions, micro.positions_BS, 0, int64_t{1} << 31, false);
   Tensor label_ids = read_array("--labels", labels, micro.tokens_BS);
   if (label_ids.defined()) check_range(labels, label_ids, 0, config.vocab_size, true);
   micro.targets_BS = targets_of_labels(label_ids.defined() ? label_ids : micro.tokens_BS, micro.padding_BS,

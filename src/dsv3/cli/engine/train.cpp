@@ -66,7 +66,7 @@ std::string in_words(int64_t count) {
 void initialise(Model& model, const RunConfig& run, RunLog& log) {
   model.initialise(run.train.seed);
   if (run.model_init.empty()) return;
-  const std::filesystem::path folder = model_folder(run.model_init);
+  const std::filesystem::path folder = model_folder(run.model_init, "model.init");
   const std::vector<int64_t> missing = model.load(folder, run.mtp.init_missing);
   log.say(fmt::format("weights from {}, fresh optimizer{}", folder.string(),
                       missing.empty() ? "" : fmt::format(", {} MTP modules initialised", missing.size())));
@@ -75,9 +75,6 @@ void initialise(Model& model, const RunConfig& run, RunLog& log) {
 void check_supported(const RunConfig& run) {
   if (run.train.device == "cuda" && num_cuda_devices() == 0)
     throw UsageError("train.device", "'cuda', but no GPU is visible", "use cpu");
-  if (run.metrics.tensorboard)
-    throw UsageError("metrics.tensorboard", "is not built yet", "metrics.jsonl holds the values");
-  if (run.data.fim_rate > 0) throw UsageError("data.fim_rate", "is not built yet", "leave it at 0");
 }
 
 std::vector<std::string> lines_of(const std::string& text) {
@@ -112,7 +109,9 @@ int agreed_signal(const Mesh& mesh) {
 }  // namespace
 
 int train_command(std::vector<std::string> args) {
-  CLI::App app("Trains a model. Any key of the run file can be given as --section.key=value.", "train");
+  CLI::App app("Trains a model.", "dsv3 train");
+  app.footer(std::string(kNprocHelp) +
+             "\n  --section.key=value  any key of the run file; dsv3 config --help lists them");
   std::string file;
   app.add_option("RUN.toml", file, "the run file")->required();
   std::vector<std::string> flags = take_run_flags(args);
@@ -221,6 +220,11 @@ int train_command(std::vector<std::string> args) {
     return static_cast<int>(ExitCode::stopped);
   }
   if (valid) evaluate_now();
+  if (!model.is_finite())
+    throw RunError(
+        out.string(),
+        fmt::format("weights are not finite after step {}: hf/ is not written", trainer.state().step),
+        "lower optim.lr and go on from a checkpoint before it");
   model.save_hf(out / "hf");
   on_rank_zero(mesh, [&] { copy_tokenizer(run.data.tokenizer, out / "hf"); });
   log.say(fmt::format("weights in {}", (out / "hf").string()));
