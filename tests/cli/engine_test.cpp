@@ -164,6 +164,8 @@ TEST(BadInput, IsOneLineAndTheRightCode) {
       dsv3({"train", kRun, "--optim.freeze=[\"*q_z_proj*\"]", "--train.out=" + (dir / "run").string()}),
       ExitCode::usage, {"optim.freeze", "q_z_proj"});
   expect_failure(dsv3({"train", dir / "absent.toml"}), ExitCode::usage, {"absent.toml"});
+  expect_failure(dsv3({"train", kRun, "--train.out=" + (dir / "damaged/config.json").string()}),
+                 ExitCode::usage, {"train.out", "no folder"});
   EXPECT_FALSE(fs::exists(dir / "run"));
 }
 

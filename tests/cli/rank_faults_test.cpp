@@ -81,6 +81,35 @@ TEST(Ranks, AStoppedRankIsNamedByTheLauncherAndByTheOnesThatWait) {
   EXPECT_NE(result.err.find("missing rank 1"), std::string::npos) << result.err;
 }
 
+// Weights that take long enough to be read: 100 MB.
+TEST(Ranks, ARankThatDiesOrStopsWhileItLoadsEndsTheJob) {
+  const std::vector<std::string> wide = {"--model.hidden_size=512", "--model.moe_intermediate_size=1024"};
+  TempDir dir;
+  std::vector<std::string> first = train(dir / "first", wide, 1);
+  first.push_back("--model.init=");
+  ASSERT_EQ(dsv3(first).code, 0);
+  for (const int signal : {SIGKILL, SIGSTOP}) {
+    std::vector<std::string> args = train(dir / std::to_string(signal), wide, 1000000);
+    for (const std::string& flag :
+         {"--model.init=" + (dir / "first/hf").string(), std::string("--parallel.ep=2"),
+          std::string("--parallel.timeout_s=3"), std::string("--nproc"), std::string("2")})
+      args.push_back(flag);
+    auto job = start(args);
+    ASSERT_TRUE(
+        eventually([&] { return !job->folders().empty() && fs::exists(job->folders()[0] / "board"); }));
+    const RankBoard board = job->board();
+    const int64_t until = monotonic_ms() + 60'000;
+    while (board.status(1).phase != "load" && monotonic_ms() < until) continue;
+    ASSERT_EQ(board.status(1).phase, "load") << job->err();
+    ::kill(board.status(1).pid, signal);
+    const Result result = job->wait();
+    EXPECT_EQ(result.code, 1) << result.err;
+    EXPECT_NE(result.err.find(signal == SIGKILL ? "rank 1 on " : "rank 1 is stopped"), std::string::npos)
+        << result.err;
+    EXPECT_FALSE(fs::exists(dir / std::to_string(signal) / "metrics.jsonl")) << "it was past its load";
+  }
+}
+
 TEST(Ranks, ASignalStopsAllAfterTheSameStep) {
   TempDir dir;
   auto job = running(dir);

@@ -50,6 +50,8 @@ RunFolder::RunFolder(const RunConfig& run) {
   if (run.checkpoint.resume.empty() && !holds_nothing(out))
     throw UsageError("train.out", name + ": is not empty",
                      "name another folder, remove it, or go on with checkpoint.resume = \"auto\"");
+  if (fs::exists(out, error) && !fs::is_directory(out, error))
+    throw UsageError("train.out", name + ": is no folder", "name another");
   fs::create_directories(out, error);
   if (error) throw RunError(name, "cannot be created: " + error.message());
   const std::string lock = (out / ".lock").string();
