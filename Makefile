@@ -36,6 +36,7 @@ test-full: build asan fuzz mutate  ## also what takes longer: long runs, sanitiz
 	@DSV3_LONG_TESTS=1 $(CTEST) --test-dir build/release
 	@tools/check_launchers
 	@tools/check_kills.py --every 5
+	@tools/check_convert_faults.py
 	@tools/setup peers
 	@$(PEERS) tools/peers/tokenizer.py
 	@tools/demo trigram
