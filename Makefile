@@ -37,6 +37,7 @@ test-full: build asan fuzz mutate  ## also what takes longer: long runs, sanitiz
 	@tools/check_launchers
 	@tools/check_memory.py
 	@tools/check_kills.py --every 5
+	@tools/check_convert_faults.py
 	@tools/setup peers
 	@$(PEERS) tools/peers/tokenizer.py
 	@tools/demo trigram

@@ -10,12 +10,13 @@ was invalid. Then the same calls fail once with EIO or ENOSPC: the run ends well
 
 import argparse
 import json
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from inject import count_calls, run
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = ROOT / "tests" / "golden" / "trajectory" / "run.toml"
@@ -34,23 +35,6 @@ def result(out):
     lines = [json.loads(line) for line in open(out / "metrics.jsonl")]
     return [{k: v for k, v in line.items() if k not in MEASURED} for line in lines], \
         (out / "hf" / "model.safetensors").read_bytes()
-
-
-def run(arguments, inject=None, log=None):
-    if inject:
-        call = inject.split(":")[0]
-        arguments = ["strace", "-f", "-qq", "-o", str(log), "-e", f"trace={call}", "-e", f"inject={inject}", *arguments]
-    return subprocess.run(arguments, capture_output=True, text=True)
-
-
-def count_calls(dsv3, aside, call):
-    """How often the main thread makes the call; the counter of strace is a thread's."""
-    log = aside / "count"
-    subprocess.run(["strace", "-f", "-qq", "-o", str(log), "-e", f"trace={call}", *command(dsv3, aside / "counted")],
-                   check=True, capture_output=True)
-    shutil.rmtree(aside / "counted")
-    threads = re.findall(r"^(\d+) +" + call + r"\(", log.read_text(), re.M)
-    return max(threads.count(thread) for thread in set(threads)) if threads else 0
 
 
 def disturb(dsv3, aside, inject, expected):
@@ -86,7 +70,8 @@ def main():
         subprocess.run(command(arguments.dsv3, aside / "whole"), check=True, capture_output=True)
         expected = result(aside / "whole")
         for call in CALLS:
-            calls = count_calls(arguments.dsv3, aside, call)
+            calls = count_calls(command(arguments.dsv3, aside / "counted"), aside / "count", call)
+            shutil.rmtree(aside / "counted")
             for number in range(1, calls + 1, arguments.every):
                 for what in ("signal=KILL", "error=EIO", "error=ENOSPC"):
                     inject = f"{call}:{what}:when={number}"

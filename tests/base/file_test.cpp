@@ -126,5 +126,18 @@ TEST(AtomicFile, FullDiskIsARunErrorThatNamesThePath) {
   expect_error(ExitCode::failed, {"/none/a: cannot be written"}, [&] { AtomicFile file(dir / "none/a"); });
 }
 
+TEST(RenameSynced, TakesTheNameAndNamesBothWhenItCannot) {
+  TempDir dir;
+  write_file(dir / "a", "new");
+  write_file(dir / "b", "old");
+  rename_synced(dir / "a", dir / "b");
+  EXPECT_EQ(read_text(dir / "b", 100), "new");
+  EXPECT_EQ(count_files(dir.path()), 1u);
+  expect_error(ExitCode::failed, {"/c: rename from a: No such file"},
+               [&] { rename_synced(dir / "a", dir / "c"); });
+  std::filesystem::create_directory(dir / "d");
+  expect_error(ExitCode::failed, {"/d: rename from b: "}, [&] { rename_synced(dir / "b", dir / "d"); });
+}
+
 }  // namespace
 }  // namespace dsv3

@@ -156,6 +156,35 @@ TEST_F(Convert, GoesOnWhereItWas) {
   }
 }
 
+// Started again after the others were through; alone or with other options it is told that the target exists.
+TEST_F(Convert, ALatePartFindsItsConversionComplete) {
+  const fs::path from = hf("hf");
+  ConvertOptions options;
+  options.max_file_bytes = 1500;
+  options.parts = 2;
+  for (options.part = 1; options.part <= 2; ++options.part) convert(from, dir / "out", options);
+  const std::string before = bytes_of(dir / "out/manifest.json");
+  for (options.part = 1; options.part <= 2; ++options.part) {
+    const ConvertSummary late = convert(from, dir / "out/", options);
+    EXPECT_TRUE(late.complete && late.was_complete);
+  }
+  EXPECT_EQ(bytes_of(dir / "out/manifest.json"), before);
+  EXPECT_FALSE(fs::exists(dir / "out.partial"));
+  EXPECT_FALSE(fs::exists(dir / "out.partial.work"));
+  const auto refuse = [&](const std::function<void(ConvertOptions&)>& change) {
+    ConvertOptions other = options;
+    other.part = 1;
+    change(other);
+    test::expect_error(ExitCode::usage, {"out", "exists already"},
+                       [&] { convert(from, dir / "out", other); });
+  };
+  refuse([](ConvertOptions& o) { o.parts = 1; });
+  refuse([](ConvertOptions& o) { o.max_file_bytes = 1600; });
+  refuse([](ConvertOptions& o) { o.dtype = DType::f32; });
+  fs::last_write_time(from / "model.safetensors", fs::file_time_type::clock::now());
+  refuse([](ConvertOptions&) {});
+}
+
 TEST_F(Convert, AnotherConversionsLeftoversAreRefused) {
   const fs::path from = hf("hf");
   ConvertOptions options;

@@ -186,11 +186,8 @@ void AtomicFile::commit() {
   if (::close(std::exchange(fd_, -1)) != 0 && errno != EINTR) {
     throw RunError(printable(path_.string()), "close: " + errno_text());
   }
-  if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
-    throw RunError(printable(path_.string()), "rename: " + errno_text());
-  }
+  rename_synced(temporary_, path_);
   temporary_.clear();
-  fsync_directory(path_.parent_path());
 }
 
 void write_atomically(const std::filesystem::path& path, std::string_view text) {
@@ -208,6 +205,15 @@ void fsync_directory(const std::filesystem::path& path) {
   const std::string why = errno_text();
   ::close(fd);
   if (failed) throw RunError(printable(name), "fsync: " + why);
+}
+
+void rename_synced(const std::filesystem::path& from, const std::filesystem::path& to) {
+  if (::rename(from.c_str(), to.c_str()) != 0) {
+    const std::string why = errno_text();
+    throw RunError(printable(to.string(), 400),
+                   fmt::format("rename from {}: {}", printable(from.filename().string()), why));
+  }
+  fsync_directory(to.parent_path());
 }
 
 }  // namespace dsv3

@@ -72,5 +72,8 @@ class AtomicFile {
 void write_atomically(const std::filesystem::path& path, std::string_view text);
 
 void fsync_directory(const std::filesystem::path& path);
+// Gives a file or folder another name in the same folder, and syncs that folder: after a crash it has the new
+// name. What `to` was is replaced (an empty folder, if `from` is one). RunError{to, with the name of from}.
+void rename_synced(const std::filesystem::path& from, const std::filesystem::path& to);
 
 }  // namespace dsv3

@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "dsv3/base/error.h"
+#include "dsv3/base/file.h"
 #include "dsv3/checkpoint/contents.h"
 #include "dsv3/comm/agreement.h"
 #include "dsv3/convert/hf_plan.h"
@@ -28,18 +29,12 @@ void create_new(const fs::path& folder) {
   if (error) throw RunError(printable(folder.string(), 400), "cannot be created: " + error.message());
 }
 
-void rename_folder(const fs::path& from, const fs::path& to) {
-  std::error_code error;
-  fs::rename(from, to, error);
-  if (error) throw RunError(printable(to.string(), 400), "rename: " + error.message());
-}
-
 // Out of the way first, so that no half-removed folder has a checkpoint's name.
 void remove_checkpoint(const fs::path& folder) {
   const fs::path aside = folder.string() + ".old.tmp";
   std::error_code ignored;
   fs::remove_all(aside, ignored);
-  rename_folder(folder, aside);
+  rename_synced(folder, aside);
   fs::remove_all(aside, ignored);
 }
 
@@ -161,8 +156,7 @@ uint64_t Saver::commit() {
   copy_tokenizer(run_.data.tokenizer, folder);
   finish_dcp_folder(folder, std::move(whole));
   fsync_directory(folder);
-  rename_folder(folder, target);
-  fsync_directory(target.parent_path());
+  rename_synced(folder, target);
   return bytes;
 }
 

@@ -60,6 +60,8 @@ std::string identity_of(const fs::path& source, const ModelConfig& config, const
 // link leads to outside of the folder.
 void copy_companions(const fs::path& source, const fs::path& folder) {
   const std::optional<Manifest> manifest = Manifest::read(source);
+  // Does not travel, but damage is said wherever it is.
+  if (fs::exists(source / kConversionName)) check_listed_file(manifest, source, kConversionName);
   for (const auto& entry : fs::directory_iterator(source)) {
     const std::string name = entry.path().filename().string();
     const std::string type = entry.path().extension().string();
@@ -100,7 +102,13 @@ ConvertSummary convert(const fs::path& path, const fs::path& target, const Conve
   for (const OutputFile& file : files) summary.bytes += file.bytes;
   if (options.dry_run) return summary;
 
-  const PartialFolder partial(target, identity_of(folder, source.config(), options));
+  const std::string identity = identity_of(folder, source.config(), options);
+  // A part that is started again, after the others had all they needed of it.
+  if (options.parts > 1 && is_result_of(target, identity)) {
+    summary.complete = summary.was_complete = true;
+    return summary;
+  }
+  const PartialFolder partial(target, identity);
   std::vector<std::string> names;
   std::vector<const OutputFile*> mine;
   uint64_t total = 0;

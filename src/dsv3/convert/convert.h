@@ -32,6 +32,7 @@ struct ConvertSummary {
   uint64_t bytes = 0;              // of its tensors
   int64_t files_kept = 0;          // of them written by an earlier run that was interrupted
   bool complete = false;           // false: other parts have files to write yet, or a dry run
+  bool was_complete = false;       // before this run, which had nothing to do
   int64_t missing_mtp = 0;         // MTP modules that the source lacks; left out
 };
 
@@ -40,8 +41,8 @@ using ConvertProgress = std::function<void(uint64_t done, uint64_t total)>;
 
 // source: a Hugging Face folder, a DCP folder or a run (its newest checkpoint). Written into TARGET.partial
 // and renamed when it is whole, synced and has its manifest.json; an interrupted conversion goes on where it
-// was. UsageError: target exists or is the source, TARGET.partial is of another conversion, no config.json,
-// from_reference and no DCP folder.
+// was. A part of a conversion that is complete finds nothing to do. UsageError: target exists or is the
+// source, TARGET.partial is of another conversion, no config.json, from_reference and no DCP folder.
 // InputError: the weights do not fit config.json, a byte differs from a manifest or a CRC.
 ConvertSummary convert(const std::filesystem::path& source, const std::filesystem::path& target,
                        const ConvertOptions& options, const ConvertProgress& progress = {});

@@ -95,11 +95,8 @@ class TemporaryFolder {
   const fs::path& path() const { return path_; }
   void keep_as(const fs::path& target) {
     fsync_directory(path_);
-    std::error_code error;
-    fs::rename(path_, target, error);
-    if (error) throw RunError(printable(target.string(), 400), "rename: " + error.message());
+    rename_synced(path_, target);
     path_.clear();
-    fsync_directory(target.parent_path());
   }
 
  private:

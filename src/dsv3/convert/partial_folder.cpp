@@ -10,12 +10,14 @@
 
 #include "dsv3/base/error.h"
 #include "dsv3/base/file.h"
+#include "dsv3/base/hash.h"
 
 namespace dsv3 {
 namespace fs = std::filesystem;
 namespace {
 
 constexpr uint64_t kMaxRecord = 1ull << 30;
+constexpr const char* kLock = "lock";
 
 bool is_there(const fs::path& path) {
   std::error_code error;
@@ -42,21 +44,62 @@ class Lock {
   int fd_;
 };
 
+std::vector<fs::path> entries_but(const fs::path& folder, const std::vector<std::string>& kept) {
+  std::vector<fs::path> found;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (std::ranges::find(kept, entry.path().filename().string()) == kept.end())
+      found.push_back(entry.path());
+  }
+  return found;
+}
+
+void create_folder(const fs::path& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error) throw RunError(printable(path.string(), 400), "cannot be created: " + error.message());
+}
+
+// "out/" names the folder "out".
+fs::path without_slash(const fs::path& path) {
+  const fs::path normal = path.lexically_normal();
+  return normal.has_filename() ? normal : normal.parent_path();
+}
+
+std::string conversion_text(const std::string& identity) {
+  return to_hex(hash_bytes(std::as_bytes(std::span(identity.data(), identity.size())))) + "\n";
+}
+
 }  // namespace
 
-PartialFolder::PartialFolder(const fs::path& target, const std::string& identity) {
-  target_ = target.lexically_normal();
-  if (!target_.has_filename()) target_ = target_.parent_path();  // "out/" names the folder "out"
-  if (is_there(target_))
-    throw UsageError(printable(target_.string(), 400), "exists already", "name a new folder");
-  path_ = target_.string() + ".partial";
-  work_ = target_.string() + ".partial.work";
+bool is_result_of(const fs::path& target, const std::string& identity) {
+  const fs::path path = without_slash(target) / kConversionName;
+  const std::string expected = conversion_text(identity);
   std::error_code error;
-  if (!is_there(path_)) fs::remove_all(work_, error);  // of a conversion whose result got its name
-  fs::create_directories(work_, error);
-  if (!error) fs::create_directories(path_, error);
-  if (error) throw RunError(printable(path_.string(), 400), "cannot be created: " + error.message());
-  const Lock lock(work_ / "lock");
+  return fs::is_regular_file(path, error) && fs::file_size(path, error) == expected.size() &&
+         read_text(path, expected.size()) == expected;
+}
+
+PartialFolder::PartialFolder(const fs::path& target, const std::string& identity)
+    : target_(without_slash(target)),
+      path_(target_.string() + ".partial"),
+      work_(target_.string() + ".partial.work"),
+      identity_(identity) {
+  const auto throw_if_there = [&] {
+    if (!is_there(target_)) return;
+    std::error_code ignored;
+    if (!is_there(path_)) fs::remove_all(work_, ignored);  // of the conversion whose result got its name
+    throw UsageError(printable(target_.string(), 400), "exists already", "name a new folder");
+  };
+  throw_if_there();
+  create_folder(work_);
+  const Lock lock(work_ / kLock);
+  throw_if_there();  // finished by another process since
+  if (!is_there(path_)) {
+    // Records of files that are not there any more. In this order, so that a process that dies here leaves
+    // none of them beside a new folder.
+    for (const fs::path& path : entries_but(work_, {kLock})) fs::remove_all(path);
+    create_folder(path_);
+  }
   if (!is_there(work_ / "identity")) {
     write_atomically(work_ / "identity", identity);
   } else if (read_text(work_ / "identity", kMaxRecord) != identity) {
@@ -81,7 +124,7 @@ bool PartialFolder::complete(const std::vector<std::string>& files,
     return std::ranges::all_of(files, [&](const std::string& file) { return has(file); });
   };
   if (is_there(target_) || !all_there()) return is_there(target_);
-  const Lock lock(work_ / "lock");
+  const Lock lock(work_ / kLock);
   if (is_there(target_) || !all_there()) return is_there(target_);
   DcpPart whole;
   for (const std::string& file : files) {
@@ -89,19 +132,13 @@ bool PartialFolder::complete(const std::vector<std::string>& files,
     whole.add(DcpPart::parse(read_text(path, kMaxRecord), path.string()));
   }
   // What is none of the result: temporary files of processes that died.
-  std::vector<fs::path> others;
-  for (const auto& entry : fs::directory_iterator(path_)) {
-    const std::string name = entry.path().filename().string();
-    if (std::ranges::find(files, name) == files.end()) others.push_back(entry.path());
-  }
-  for (const fs::path& path : others) fs::remove_all(path);
+  for (const fs::path& path : entries_but(path_, files)) fs::remove_all(path);
+  write_atomically(path_ / kConversionName, conversion_text(identity_));
   finish(std::move(whole));
   fsync_directory(path_);
-  std::error_code error;
-  fs::rename(path_, target_, error);
-  if (error) throw RunError(printable(target_.string(), 400), "rename: " + error.message());
-  fsync_directory(target_.parent_path());
-  fs::remove_all(work_, error);
+  rename_synced(path_, target_);
+  std::error_code ignored;
+  fs::remove_all(work_, ignored);
   return true;
 }
 

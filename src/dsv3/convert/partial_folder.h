@@ -1,6 +1,7 @@
 #pragma once
 // TARGET.partial: a folder under construction that survives its builder, and may have several. Beside it
-// TARGET.partial.work says what it is and what is done.
+// TARGET.partial.work says what it is and what is done. The result says what it is by `.conversion`, the hash
+// of its identity (base/hash.h).
 
 #include <filesystem>
 #include <functional>
@@ -11,6 +12,11 @@
 #include "dsv3/convert/dcp_part.h"
 
 namespace dsv3 {
+
+inline constexpr const char* kConversionName = ".conversion";
+
+// Whether target is the whole result of a conversion of this identity.
+bool is_result_of(const std::filesystem::path& target, const std::string& identity);
 
 class PartialFolder {
  public:
@@ -31,6 +37,7 @@ class PartialFolder {
   std::filesystem::path record_path(const std::string& file) const;
 
   std::filesystem::path target_, path_, work_;
+  std::string identity_;
 };
 
 }  // namespace dsv3

@@ -12,6 +12,7 @@
 #include "dsv3/formats/box_cover.h"
 #include "dsv3/formats/dcp_metadata.h"
 #include "dsv3/formats/dcp_names.h"
+#include "dsv3/formats/dcp_objects.h"
 #include "dsv3/formats/pickle.h"
 #include "dsv3/formats/safetensors_header.h"
 #include "dsv3/formats/torch_dtype.h"
@@ -22,7 +23,6 @@ namespace {
 using namespace dcp;
 
 constexpr uint64_t kMaxFile = 2ull << 30;
-constexpr size_t kMaxDims = 64;
 constexpr size_t kMaxKey = 4096;
 constexpr size_t kMaxFileName = 255;
 
@@ -44,7 +44,7 @@ std::vector<std::string_view> allowed_globals() {
   return out;
 }
 
-// An entry of storage_data. key points into the pickle.
+// An entry of storage_data. key and file point into the pickle.
 struct Storage {
   const std::string* key;
   std::optional<std::vector<int64_t>> at;  // offsets of the chunk; nothing for an object
@@ -65,7 +65,9 @@ class MetadataReader {
       fail("", fmt::format("{} bytes, at most {} expected", file_.size(), kMaxFile));
     }
     const auto globals = allowed_globals();
-    const PickleValue root = parse_pickle(file_, 0, file_.size(), {}, {.globals = globals});
+    const PickleValue root = parse_pickle(
+        file_, 0, file_.size(), {},
+        {.globals = globals, .fold = [this](const PickleValue& object) { return objects_.fold(object); }});
     if (!root.is_instance(kMetadata)) fail("", "is no metadata of a distributed checkpoint");
     const PickleValue *entries = nullptr, *paths = nullptr, *storage = nullptr, *version = nullptr,
                       *ignored = nullptr;
@@ -100,53 +102,16 @@ class MetadataReader {
     throw InputError(file_.path(), field, why, hint);
   }
 
-  // Takes the fields of a dataclass out of its state; each may be absent, others are refused.
-  using Wanted = std::pair<std::string_view, const PickleValue**>;
   void fields(const PickleValue& object, std::string_view field, std::initializer_list<Wanted> wanted) const {
-    const PickleValue* state = object.state();
-    if (state == nullptr || !state->is(PickleKind::dict)) fail(field, "an object without its fields");
-    const auto items = state->items();
-    if (items.size() > 2 * wanted.size()) fail(field, "an object with too many fields");
-    for (size_t i = 0; i < items.size(); i += 2) {
-      const auto* it = items[i].is(PickleKind::text)
-                           ? std::ranges::find(wanted, items[i].text(), &Wanted::first)
-                           : wanted.end();
-      if (it == wanted.end()) fail(field, "an object with an unknown field");
-      if (*it->second != nullptr) fail(field, fmt::format("{} twice", it->first));
-      *it->second = &items[i + 1];
-    }
-  }
-
-  // torch.Size((…,)), or the tuple itself.
-  std::optional<std::vector<int64_t>> size_of(const PickleValue* value) const {
-    if (value != nullptr && (value->is_call(kSize) || value->is_instance(kSize))) {
-      value = value->args().size() == 1 && value->state() == nullptr ? &value->args()[0] : nullptr;
-    }
-    if (value == nullptr || !value->is(PickleKind::tuple) || value->items().size() > kMaxDims)
-      return std::nullopt;
-    std::vector<int64_t> out;
-    for (const PickleValue& item : value->items()) {
-      if (!item.is(PickleKind::integer) || item.integer() < 0) return std::nullopt;
-      out.push_back(item.integer());
-    }
-    return out;
+    if (const auto fault = take_fields(object, wanted)) fail(field, *fault);
   }
 
   void read_storage(const PickleValue& storage) {
     const auto items = storage.items();
     storage_.reserve(items.size() / 2);
     for (size_t i = 0; i < items.size(); i += 2) {
-      if (!items[i].is_instance(kIndex)) fail("storage_data", "a key that is no MetadataIndex");
-      const PickleValue *key = nullptr, *at = nullptr, *hint = nullptr;
-      fields(items[i], "storage_data", {{"fqn", &key}, {"offset", &at}, {"index", &hint}});
-      if (key == nullptr || !key->is(PickleKind::text)) fail("storage_data", "a key without fqn");
-      check_key(key->text());
-      std::optional<std::vector<int64_t>> offsets;
-      if (at != nullptr && !at->is(PickleKind::none)) {
-        offsets = size_of(at);
-        if (!offsets) fail(key->text(), "storage_data: an offset that is none");
-      }
-      storage_.push_back(storage_info(items[i + 1], key->text(), std::move(offsets)));
+      auto [key, offsets] = index_of(items[i]);
+      storage_.push_back(storage_info(items[i + 1], *key, std::move(offsets)));
     }
     std::ranges::sort(storage_, {}, &Storage::place);
     for (size_t i = 1; i < storage_.size(); ++i) {
@@ -161,8 +126,29 @@ class MetadataReader {
     if (twin != storage_.end()) fail(*twin->key, "storage_data: one chunk twice");
   }
 
+  // The key of a MetadataIndex, and the offsets of its chunk; nothing for an object.
+  std::pair<const std::string*, std::optional<std::vector<int64_t>>> index_of(
+      const PickleValue& value) const {
+    if (const DcpObjects::Index* index = objects_.index(value)) {
+      check_key(index->fqn.text());
+      if (!index->offset) return {&index->fqn.text(), std::nullopt};
+      return {&index->fqn.text(), objects_.dims(*index->offset)};
+    }
+    if (!value.is_instance(kIndex)) fail("storage_data", "a key that is no MetadataIndex");
+    const PickleValue *key = nullptr, *at = nullptr, *hint = nullptr;
+    fields(value, "storage_data", {{"fqn", &key}, {"offset", &at}, {"index", &hint}});
+    if (key == nullptr || !key->is(PickleKind::text)) fail("storage_data", "a key without fqn");
+    check_key(key->text());
+    if (at == nullptr || at->is(PickleKind::none)) return {&key->text(), std::nullopt};
+    auto offsets = objects_.size_of(at);
+    if (!offsets) fail(key->text(), "storage_data: an offset that is none");
+    return {&key->text(), std::move(offsets)};
+  }
+
   Storage storage_info(const PickleValue& value, const std::string& key,
                        std::optional<std::vector<int64_t>> at) const {
+    if (const DcpObjects::StorageInfo* info = objects_.storage_info(value))
+      return checked({&key, std::move(at), info->file.text(), 0, 0}, info->offset, info->length);
     if (!value.is_instance(kStorageInfo)) fail(key, "storage_data: no _StorageInfo");
     const PickleValue *name = nullptr, *offset = nullptr, *length = nullptr, *transforms = nullptr;
     fields(value, key,
@@ -170,27 +156,30 @@ class MetadataReader {
             {"offset", &offset},
             {"length", &length},
             {"transform_descriptors", &transforms}});
-    if (transforms != nullptr && !transforms->is(PickleKind::none) &&
-        !((transforms->is(PickleKind::list) || transforms->is(PickleKind::tuple)) &&
-          transforms->items().empty())) {
+    if (!is_untransformed(transforms)) {
       fail(key, "is stored transformed (transform_descriptors), which is not supported",
            "save the checkpoint without extensions");
     }
     if (name == nullptr || !name->is(PickleKind::text)) fail(key, "storage_data without relative_path");
-    const std::string& file = name->text();
-    if (file.size() > kMaxFileName || !is_plain_name(file) || file == "." || file == ".." ||
-        file.find('/') != file.npos) {
-      fail(key, fmt::format("relative_path \"{}\" is no plain file name", printable(file, 100)),
-           "files stand beside .metadata");
-    }
     const auto number = [](const PickleValue* v) {
       return v != nullptr && v->is(PickleKind::integer) ? v->integer() : int64_t{-1};
     };
-    const int64_t begin = number(offset), size = number(length);
-    if (begin < 0 || size <= 0 || !checked_add(begin, size)) {
-      fail(key, fmt::format("storage_data: bytes {} + {} of {}", begin, size, file));
+    return checked({&key, std::move(at), name->text(), 0, 0}, number(offset), number(length));
+  }
+
+  // With its bytes, when it has a plain file name and they are possible.
+  Storage checked(Storage storage, int64_t begin, int64_t size) const {
+    const std::string_view file = storage.file;
+    if (file.size() > kMaxFileName || !is_plain_name(file) || file == "." || file == ".." ||
+        file.find('/') != file.npos) {
+      fail(*storage.key, fmt::format("relative_path \"{}\" is no plain file name", printable(file, 100)),
+           "files stand beside .metadata");
     }
-    return {&key, std::move(at), file, static_cast<uint64_t>(begin), static_cast<uint64_t>(size)};
+    if (begin < 0 || size <= 0 || !checked_add(begin, size))
+      fail(*storage.key, fmt::format("storage_data: bytes {} + {} of {}", begin, size, file));
+    storage.offset = static_cast<uint64_t>(begin);
+    storage.length = static_cast<uint64_t>(size);
+    return storage;
   }
 
   void check_key(const std::string& key) const {
@@ -228,7 +217,7 @@ class MetadataReader {
     const auto twin = std::ranges::adjacent_find(sorted, {}, name);
     if (twin != sorted.end()) fail(name(*twin), "duplicate key");
     for (const auto& [key, value] : sorted) {
-      if (value->is_instance(kTensor)) {
+      if (value->is_instance(kTensor) || objects_.tensor(*value) != nullptr) {
         read_tensor(*key, *value);
       } else if (value->is_instance(kBytes)) {
         const Storage& found = find_storage(*key, std::nullopt);
@@ -240,12 +229,23 @@ class MetadataReader {
   }
 
   void read_tensor(const std::string& key, const PickleValue& value) {
-    const PickleValue *properties = nullptr, *size = nullptr, *chunks = nullptr;
-    fields(value, key, {{"properties", &properties}, {"size", &size}, {"chunks", &chunks}});
     DcpTensor tensor;
     tensor.key = key;
-    tensor.dtype = dtype_of(key, properties);
-    auto shape = size_of(size);
+    std::optional<std::vector<int64_t>> shape;
+    const PickleValue* chunks = nullptr;
+    if (const DcpObjects::Tensor* folded = objects_.tensor(value)) {
+      tensor.dtype = folded->dtype;
+      shape = objects_.dims(folded->size);
+      chunks = &folded->chunks;
+    } else {
+      const PickleValue *properties = nullptr, *size = nullptr;
+      fields(value, key, {{"properties", &properties}, {"size", &size}, {"chunks", &chunks}});
+      std::string fault;
+      const auto dtype = dtype_of(properties, fault);
+      if (!dtype) fail(key, fault);
+      tensor.dtype = *dtype;
+      shape = objects_.size_of(size);
+    }
     const auto numel = shape ? checked_numel(*shape) : std::nullopt;
     if (!numel || !checked_mul(*numel, dtype_size(tensor.dtype)))
       fail(key, "a size that is none, or overflows");
@@ -256,14 +256,8 @@ class MetadataReader {
     num_chunks_ += chunks->items().size();
     if (num_chunks_ > storage_.size()) fail(key, "more chunks than storage_data");
     std::vector<Box> boxes;
-    for (const PickleValue& chunk : chunks->items()) {
-      const PickleValue *offsets = nullptr, *sizes = nullptr;
-      if (!chunk.is_instance(kChunk)) fail(key, "a chunk that is none");
-      fields(chunk, key, {{"offsets", &offsets}, {"sizes", &sizes}});
-      auto at = size_of(offsets), extent = size_of(sizes);
-      if (!at || !extent) fail(key, "a chunk without offsets or sizes");
-      boxes.push_back({std::move(*at), std::move(*extent)});
-    }
+    boxes.reserve(chunks->items().size());
+    for (const PickleValue& chunk : chunks->items()) boxes.push_back(box_of(key, chunk));
     if (const auto fault = find_box_fault(boxes, tensor.shape)) fail(key, *fault);
     for (Box& box : boxes) {
       std::optional<std::vector<int64_t>> at(box.offsets);
@@ -274,23 +268,15 @@ class MetadataReader {
     out_.tensors.push_back(std::move(tensor));
   }
 
-  // (dtype, layout, requires_grad, memory format, pin_memory)
-  DType dtype_of(const std::string& key, const PickleValue* value) const {
-    if (value == nullptr || !(value->is_instance(kProperties) || value->is_instance(kOldProperties)) ||
-        value->state() == nullptr || !value->state()->is(PickleKind::tuple) ||
-        value->state()->items().size() != 5) {
-      fail(key, "has no TensorProperties");
-    }
-    const auto state = value->state()->items();
-    const PickleValue& layout = state[1];
-    if (!layout.is_call(kGetLayout) || layout.args().size() != 1 || !layout.args()[0].is(PickleKind::text) ||
-        layout.args()[0].text() != "torch.strided") {
-      fail(key, "a layout that is not torch.strided is not supported");
-    }
-    if (!state[0].is(PickleKind::global)) fail(key, "a dtype that is none");
-    const auto dtype = dtype_of_torch(state[0].text());
-    if (!dtype) fail(key, fmt::format("dtype {} is not supported", state[0].text()));
-    return *dtype;
+  Box box_of(const std::string& key, const PickleValue& chunk) const {
+    if (const DcpObjects::Chunk* folded = objects_.chunk(chunk))
+      return {objects_.dims(folded->offsets), objects_.dims(folded->sizes)};
+    const PickleValue *offsets = nullptr, *sizes = nullptr;
+    if (!chunk.is_instance(kChunk)) fail(key, "a chunk that is none");
+    fields(chunk, key, {{"offsets", &offsets}, {"sizes", &sizes}});
+    auto at = objects_.size_of(offsets), extent = objects_.size_of(sizes);
+    if (!at || !extent) fail(key, "a chunk without offsets or sizes");
+    return {std::move(*at), std::move(*extent)};
   }
 
   void read_paths(const PickleValue& paths) {
@@ -351,6 +337,7 @@ class MetadataReader {
   }
 
   const InputFile& file_;
+  DcpObjects objects_;
   std::vector<Storage> storage_;  // by index()
   size_t num_chunks_ = 0;
   DcpMetadata out_;

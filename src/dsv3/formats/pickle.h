@@ -4,7 +4,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -30,9 +32,15 @@ enum class PickleKind : uint8_t {
   call,        // REDUCE: callable(*args), perhaps with a state
   instance,    // NEWOBJ: a fresh object of a class, perhaps with a state
   persistent,  // BINPERSID: an object that stands outside of the pickle
+  folded,      // an object that PickleRules::fold took out of the tree
 };
 
 struct PickleNode;
+
+// What stands for such an object: numbers of the one who took it.
+struct PickleFolded {
+  uint32_t kind = 0, index = 0;
+};
 
 // One value. Copies share what they hold; a tree may hold one value at many places, so walk only as deep as
 // the format at hand asks. No cycles, at most kMaxDepth levels.
@@ -72,20 +80,26 @@ class PickleValue {
   // call, instance: the arguments, and the state (nullptr without one).
   std::span<const PickleValue> args() const;
   const PickleValue* state() const;
+  const PickleFolded* folded() const { return std::get_if<PickleFolded>(&value_); }  // nullptr: another kind
 
  private:
   friend class PickleParser;
+  explicit PickleValue(PickleFolded folded) : value_(folded) {}
   explicit PickleValue(std::shared_ptr<PickleNode> node) : value_(std::move(node)) {}
   static PickleValue make(PickleKind kind, std::string_view text, std::vector<PickleValue> items = {});
-  PickleNode* node() const;  // nullptr for None, bool, int and float
+  PickleNode* node() const;  // nullptr for None, bool, int, float and folded
 
-  std::variant<std::monostate, bool, int64_t, double, std::shared_ptr<PickleNode>> value_;
+  std::variant<std::monostate, bool, int64_t, double, std::shared_ptr<PickleNode>, PickleFolded> value_;
 };
 
 // What a pickle may hold beyond plain values.
 struct PickleRules {
   std::span<const std::string_view> globals;  // allowed "module name"s
   bool persistent_ids = false;
+  // Asked once for each call when it is made and for each object that gets a state. What it returns stands in
+  // the object's place, whose memory is free again; where the pickle fetches an object that had no state when
+  // it was put into the memo, that object itself appears.
+  std::function<std::optional<PickleFolded>(const PickleValue& object)> fold = {};
 };
 
 // Parses protocols 2 to 5. InputError{file, "FIELD byte N", why} on: an opcode or global that is not allowed

@@ -32,6 +32,12 @@ class PickleBytes {
       window_ = window_.subspan(n);
     }
   }
+  // Past some bytes; the caller has asked left(). Those of a file are not read.
+  void skip(uint64_t size) {
+    const auto here = static_cast<size_t>(std::min<uint64_t>(size, window_.size()));
+    window_ = window_.subspan(here);
+    next_ += size - here;
+  }
 
  private:
   uint64_t loaded() const { return file_ == nullptr ? size_ : next_; }

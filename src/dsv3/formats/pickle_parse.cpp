@@ -8,6 +8,7 @@
 
 #include "dsv3/base/error.h"
 #include "dsv3/formats/pickle_bytes.h"
+#include "dsv3/formats/pickle_memo.h"
 #include "dsv3/formats/pickle_value.h"
 #include "dsv3/formats/utf8.h"
 
@@ -39,7 +40,7 @@ std::optional<std::string> latin1(std::string_view text) {
 class PickleParser {
  public:
   PickleParser(PickleBytes bytes, std::string_view file, std::string_view field, const PickleRules& rules)
-      : bytes_(std::move(bytes)), file_(file), field_(field), rules_(rules) {}
+      : bytes_(std::move(bytes)), file_(file), field_(field), rules_(rules), fetched_(find_fetched(bytes_)) {}
 
   PickleValue parse() {
     if (const int opcode = next_opcode(); opcode != 0x80) fail("is no pickle of protocol 2 to 5");
@@ -125,7 +126,7 @@ class PickleParser {
       case 'r':  // LONG_BINPUT
         return put(number<uint32_t>());
       case 0x94:  // MEMOIZE
-        return put(static_cast<uint32_t>(memo_.size()));
+        return put(memo_size_);
       case 'h':  // BINGET
         return get(number<uint8_t>());
       case 'j':  // LONG_BINGET
@@ -247,16 +248,16 @@ class PickleParser {
   }
   // Picklers number their memo from 0 without gaps.
   void put(uint32_t index) {
-    if (index > memo_.size()) fail(fmt::format("memo index {}, at most {} expected", index, memo_.size()));
-    if (index == memo_.size()) {
-      memo_.push_back(top());
-    } else {
-      memo_[index] = top();
-    }
+    if (index > memo_size_) fail(fmt::format("memo index {}, at most {} expected", index, memo_size_));
+    const PickleValue& value = top();
+    if (index == memo_size_) ++memo_size_;
+    if (index < fetched_.size() && fetched_[index]) memo_[index] = value;
   }
   void get(uint32_t index) {
-    if (index >= memo_.size()) fail(fmt::format("memo index {}, {} were set", index, memo_.size()));
-    push(memo_[index]);
+    if (index >= memo_size_) fail(fmt::format("memo index {}, {} were set", index, memo_size_));
+    const auto it = memo_.find(index);
+    if (it == memo_.end()) fail("the file changed while it was read");
+    push(it->second);
   }
 
   // --- Containers, globals and objects.
@@ -308,7 +309,7 @@ class PickleParser {
       value.node()->text = std::move(*text);
       return push(std::move(value));
     }
-    push(make(PickleKind::call, std::move(parts)));
+    push(folded(make(PickleKind::call, std::move(parts))));
   }
 
   void build() {
@@ -317,15 +318,24 @@ class PickleParser {
     if (!object.is(PickleKind::call) && !object.is(PickleKind::instance)) fail("BUILD on no object");
     if (object.state() != nullptr) fail("a second BUILD of an object");
     add(*object.node(), std::move(state));
+    object = folded(object);
+  }
+  PickleValue folded(PickleValue object) const {
+    if (!rules_.fold) return object;
+    const auto kept = rules_.fold(object);
+    return kept ? PickleValue(*kept) : object;
   }
 
   PickleBytes bytes_;
   std::string_view file_, field_;
   const PickleRules& rules_;
   uint64_t at_ = 0;  // byte of the current opcode
-  std::vector<PickleValue> stack_, memo_;
+  std::vector<PickleValue> stack_;
   std::vector<size_t> marks_;  // heights of the stack
   std::unordered_map<std::string, PickleValue> globals_;
+  std::vector<bool> fetched_;                            // by index in the memo: find_fetched()
+  std::unordered_map<uint32_t, PickleValue> memo_ = {};  // of those that are
+  uint32_t memo_size_ = 0;
   uint64_t num_nodes_ = 0, encoded_ = 0;
 };
 

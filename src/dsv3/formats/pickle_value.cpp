@@ -73,6 +73,7 @@ PickleNode* PickleValue::node() const {
 }
 
 PickleKind PickleValue::kind() const {
+  if (folded() != nullptr) return PickleKind::folded;
   const PickleNode* held = node();
   return held != nullptr ? held->kind : static_cast<PickleKind>(value_.index());
 }

@@ -55,6 +55,8 @@ void PickleWriter::save(const PickleValue& value) {
       save(value.items()[0]);
       out_ += 'Q';
       break;
+    case PickleKind::folded:
+      throw std::logic_error("a folded value has no pickle");
   }
 }
 

@@ -92,9 +92,10 @@ int run(const std::string& source, const std::string& target, const ConvertOptio
                            .dump());
     return 0;
   }
-  const char* state = options.dry_run    ? ", nothing written"
-                      : summary.complete ? ""
-                                         : ", other parts are not through";
+  const char* state = options.dry_run        ? ", nothing written"
+                      : summary.was_complete ? ", already complete"
+                      : summary.complete     ? ""
+                                             : ", other parts are not through";
   fmt::print("{}: {} tensors, {} bytes in {} files{}\n", target, summary.tensors, summary.bytes,
              summary.files, state);
   return 0;
