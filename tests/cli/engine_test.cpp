@@ -41,6 +41,44 @@ TEST(Train, FromTextToARunFolderThatEveryCommandReads) {
   expect_failure(again, ExitCode::usage, {"train.out", "is not empty"});
 }
 
+// A person's own texts: a tokenizer learned from them, two sources with weights, fill-in-the-middle; two
+// ranks see what one sees.
+TEST(Train, FromTextsThroughATokenizerOfTheirOwn) {
+  TempDir dir;
+  std::string prose, code;
+  for (int i = 0; i < 400; ++i) {
+    prose += "In the beginning was line " + std::to_string(i * 7919 % 1000) + ", and it was long.\n";
+    code +=
+        "for (int k" + std::to_string(i) + " = 0; k < " + std::to_string(i * i % 97) + "; ++k) sum += k;\n";
+  }
+  write_file(dir / "prose.txt", prose);
+  write_file(dir / "code.txt", code);
+  const std::string tokenizer = dir / "tokenizer";
+  const auto done = [](const Result& result) { ASSERT_EQ(result.code, 0) << result.err; };
+  done(dsv3({"tokenizer", "train", dir / "prose.txt", dir / "code.txt", "--vocab-size", "400", "--out",
+             tokenizer, "--special", "<｜fim▁begin｜>,<｜fim▁hole｜>,<｜fim▁end｜>"}));
+  for (const std::string name : {"prose", "code"})
+    done(dsv3({"prepare", dir / (name + ".txt"), "--format", "lines", "--tokenizer", tokenizer, "--out",
+               dir / name}));
+  const std::string sources = "--data.train=[{path = \"" + (dir / "prose").string() +
+                              "\", weight = 0.75}, {path = \"" + (dir / "code").string() +
+                              "\", weight = 0.25}]";
+  std::vector<Json> last;
+  for (const std::string ranks : {"1", "2"}) {
+    const fs::path out = dir / ("run" + ranks);
+    done(dsv3({"train", kRun, "--model.init=", "--model.vocab_size=400", "--train.dtype=fp64",
+               "--train.steps=3", sources, "--data.tokenizer=" + tokenizer, "--data.fim_rate=0.5",
+               "--data.mask=document", "--train.out=" + out.string(), "--nproc", ranks}));
+    last.push_back(metrics_of(out).back());
+    EXPECT_TRUE(fs::exists(out / "hf/tokenizer.json"));
+  }
+  EXPECT_NEAR(last[0].at("loss").get<double>(), last[1].at("loss").get<double>(), 1e-10);
+  EXPECT_EQ(last[0].at("tokens"), last[1].at("tokens"));
+  const Result text =
+      dsv3({"generate", "--model", dir / "run1", "--prompt", "In the", "--max-new-tokens", "3"});
+  EXPECT_EQ(text.code, 0) << text.err;
+}
+
 TEST(Train, TheLogIsWhatAPersonSaw) {
   TempDir dir;
   const Result train =
