@@ -47,6 +47,8 @@ TEST_F(ConvertCommand, GoesThereAndBack) {
   const Result diff = dsv3({"ckpt", "diff", made(kModel, "direct", {"--to", "hf"}), hf});
   EXPECT_EQ(diff.code, 0) << diff.out << diff.err;
   EXPECT_EQ(diff.out, "");
+  const Result ends = dsv3({"ckpt", "diff", kModel, dcp});
+  EXPECT_EQ(ends.code, 0) << ends.out << ends.err;
   EXPECT_EQ(dsv3({"convert", "--input", kModel, "--output", at("named")}).code, 0);
   const Result exported = dsv3({"export", dcp, at("exported")});
   EXPECT_EQ(exported.code, 0) << exported.err;

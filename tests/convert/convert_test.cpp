@@ -72,6 +72,52 @@ TEST_F(Convert, ToDcpAndBackIsEqualByteForByte) {
   }
 }
 
+// Both ends of a conversion, whose formats name and cut the experts differently, and repeat the shared
+// tensors or not.
+TEST_F(Convert, BothEndsDiffAsOneModel) {
+  for (const auto& [name, config] : std::map<std::string, ModelConfig>{{"plain", small_config()},
+                                                                       {"tied", small_config({.tied = true})},
+                                                                       {"two", small_config({.mtp = 2})}}) {
+    SCOPED_TRACE(name);
+    const fs::path from = hf(name, config), to = dir / (name + "-dcp");
+    run(from, to, FolderFormat::dcp);
+    expect_equal(from, to);
+    expect_equal(to, from);
+  }
+  const auto differences = [&](const fs::path& a, const fs::path& b) {
+    std::map<std::string, std::string> found;
+    for (const TensorDifference& difference : diff_checkpoints(a, b))
+      found[difference.name] = difference.what;
+    return found;
+  };
+  const std::string experts = "model.layers.1.mlp.experts.gate_up_proj";
+  // Another dtype is said, with what it does to the values.
+  run(hf("fp8", small_config(), DType::f8_e4m3), dir / "fp8-dcp", FolderFormat::dcp,
+      [](ConvertOptions& o) { o.dtype = DType::f32; });
+  const auto wider = differences(dir / "fp8", dir / "fp8-dcp");
+  EXPECT_EQ(wider.at(experts), "dtype F8_E4M3 and F32, equal values");
+  EXPECT_EQ(wider.at("model.norm.weight"), "dtype BF16 and F32, equal values");
+  const auto narrow = differences(hf("wide", small_config(), DType::f32), dir / "plain-dcp");
+  EXPECT_TRUE(narrow.at(experts).starts_with("dtype F32 and BF16, ")) << narrow.at(experts);
+  EXPECT_NE(narrow.at(experts).find(" of 384 elements differ, by up to "), std::string::npos);
+  // One element of one expert.
+  auto tensors = test::load_tensors(dir / "plain/model.safetensors");
+  tensors.at("model.layers.1.mlp.experts.2.up_proj.weight").bytes[1] ^= std::byte{1};
+  test::save_tensors(dir / "plain/model.safetensors", tensors);
+  const auto one = differences(dir / "plain", dir / "plain-dcp");
+  ASSERT_EQ(one.size(), 1u);
+  EXPECT_TRUE(one.at(experts).starts_with("1 of 384 elements differ")) << one.at(experts);
+  // A repeat that is none.
+  tensors.at("model.layers.2.embed_tokens.weight").bytes[0] ^= std::byte{1};
+  test::save_tensors(dir / "plain/model.safetensors", tensors);
+  test::expect_input_error({"model.layers.2.embed_tokens.weight", "must repeat"},
+                           [&] { diff_checkpoints(dir / "plain", dir / "plain-dcp"); });
+  // Of another model: name by name.
+  run(hf("other", small_config({.mtp = 0})), dir / "other-dcp", FolderFormat::dcp);
+  EXPECT_EQ(differences(dir / "two", dir / "other-dcp").at("model.layers.2.eh_proj.weight"),
+            "is missing in " + (dir / "other-dcp").string());
+}
+
 // Grouped experts under transformers' names, shared tensors of MTP once.
 TEST_F(Convert, DcpKeysAreTransformersOwn) {
   run(hf("hf"), dir / "dcp", FolderFormat::dcp);

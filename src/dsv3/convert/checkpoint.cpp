@@ -1,12 +1,6 @@
 #include "dsv3/convert/checkpoint.h"
 
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-
 #include <algorithm>
-#include <bit>
-#include <cmath>
-#include <cstring>
 
 #include "dsv3/base/error.h"
 #include "dsv3/base/file.h"
@@ -38,47 +32,6 @@ std::unique_ptr<TensorStore> open_store(const fs::path& path) {
 template <class Fn>
 void for_each_piece(int64_t numel, Fn fn) {
   for (int64_t begin = 0; begin < numel; begin += kPiece) fn(begin, std::min(kPiece, numel - begin));
-}
-
-std::string describe(int64_t differing, int64_t numel, double largest) {
-  return fmt::format("{} of {} elements differ, by up to {:.3g}", differing, numel, largest);
-}
-
-std::string difference(const TensorStore& a, const StoredTensor& x, const TensorStore& b,
-                       const StoredTensor& y) {
-  if (x.shape != y.shape)
-    return fmt::format("shape [{}] and [{}]", fmt::join(x.shape, ", "), fmt::join(y.shape, ", "));
-  const bool numbers = !a.problem_with(x) && !b.problem_with(y);
-  if (!numbers && x.dtype != y.dtype)
-    return fmt::format("dtype {} and {}", dtype_name(x.dtype), dtype_name(y.dtype));
-  int64_t differing = 0;
-  double largest = 0;
-  for_each_piece(x.numel(), [&](int64_t begin, int64_t count) {
-    if (x.dtype == y.dtype) {
-      std::vector<std::byte> left(static_cast<size_t>(count * dtype_size(x.dtype))), right(left.size());
-      a.read_bytes(x, begin, left);
-      b.read_bytes(y, begin, right);
-      if (left == right && x.dtype != DType::f8_e4m3) return;
-      if (!numbers) {
-        const auto size = static_cast<size_t>(dtype_size(x.dtype));
-        for (size_t i = 0; i < left.size(); i += size)
-          differing += std::memcmp(left.data() + i, right.data() + i, size) != 0 ? 1 : 0;
-        return;
-      }
-    }
-    std::vector<double> left(static_cast<size_t>(count)), right(left.size());
-    a.read(x, begin, left);
-    b.read(y, begin, right);
-    for (size_t i = 0; i < left.size(); ++i) {
-      if (std::bit_cast<uint64_t>(left[i]) == std::bit_cast<uint64_t>(right[i])) continue;
-      ++differing;
-      largest = std::max(largest, std::abs(left[i] - right[i]));
-    }
-  });
-  const std::string dtypes =
-      x.dtype == y.dtype ? "" : fmt::format("dtype {} and {}", dtype_name(x.dtype), dtype_name(y.dtype));
-  if (differing == 0) return dtypes.empty() ? "" : dtypes + ", equal values";
-  return (dtypes.empty() ? "" : dtypes + ", ") + describe(differing, x.numel(), largest);
 }
 
 }  // namespace
@@ -151,21 +104,6 @@ VerifyResult verify_checkpoint(const fs::path& path, int threads) {
                        ? "unverified: there is no manifest.json; every item has the CRC-32 of its own archive"
                        : "unverified: there is no manifest.json; names, shapes and sizes fit";
   return result;
-}
-
-std::vector<TensorDifference> diff_checkpoints(const fs::path& left, const fs::path& right) {
-  const Checkpoint a(left), b(right);
-  std::vector<TensorDifference> differences;
-  for (const auto& [name, tensor] : a.store().tensors()) {
-    const StoredTensor* other = b.store().find(name);
-    const std::string what = other == nullptr ? "is missing in " + b.path().string()
-                                              : difference(a.store(), tensor, b.store(), *other);
-    if (!what.empty()) differences.push_back({name, what});
-  }
-  for (const auto& [name, tensor] : b.store().tensors())
-    if (a.store().find(name) == nullptr) differences.push_back({name, "is missing in " + a.path().string()});
-  std::ranges::sort(differences, {}, &TensorDifference::name);
-  return differences;
 }
 
 }  // namespace dsv3

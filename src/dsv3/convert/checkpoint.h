@@ -50,7 +50,10 @@ VerifyResult verify_checkpoint(const std::filesystem::path& path, int threads);
 struct TensorDifference {
   std::string name, what;  // "is missing in A", "shape [2] and [3]", "17 of 64 elements differ, by up to 0.5"
 };
-// Bit by bit where the dtypes are equal, else by value. In the order of the names.
+// Bit by bit where the dtypes are equal, else by value. In the order of the names. A Hugging Face folder with
+// a DCP folder: the parameters of the model that both hold by a config.json of theirs (optimizer state is not
+// looked at; InputError when a repeat of a shared tensor is none); without one, or when the weights of either
+// do not fit it, and of equal formats: the tensors of equal names.
 std::vector<TensorDifference> diff_checkpoints(const std::filesystem::path& left,
                                                const std::filesystem::path& right);
 

@@ -182,14 +182,19 @@ bool ModelWeights::is_equal(const StoredTensor& a, const StoredTensor& b) const 
   });
 }
 
-DType ModelWeights::dtype(const ParamSpec& spec) const {
+DType ModelWeights::common_dtype(const ParamSpec& spec, bool fp8_as_bf16) const {
   std::optional<DType> found;
   for (const Source& source : sources_of(spec)) {
     if (source.tensor == nullptr) continue;
-    const DType own = source.tensor->dtype == DType::f8_e4m3 ? DType::bf16 : source.tensor->dtype;
+    const bool becomes_bf16 = fp8_as_bf16 && source.tensor->dtype == DType::f8_e4m3;
+    const DType own = becomes_bf16 ? DType::bf16 : source.tensor->dtype;
     found = !found || *found == own ? own : DType::f32;
   }
   return found.value_or(DType::bf16);
+}
+
+bool ModelWeights::has(const ParamSpec& spec) const {
+  return std::ranges::all_of(sources_of(spec), [](const Source& source) { return source.tensor != nullptr; });
 }
 
 // fn(source, first element of its tensor, offset into what was asked for, elements)

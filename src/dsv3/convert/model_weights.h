@@ -41,7 +41,13 @@ class ModelWeights {
   const std::vector<int64_t>& missing_mtp() const { return missing_mtp_; }
   // As stored, FP8 as BF16, which it becomes when it is read; where a parameter's tensors differ, F32. bf16
   // when the weights lack it.
-  DType dtype(const ParamSpec& spec) const;
+  DType dtype(const ParamSpec& spec) const { return common_dtype(spec, /*fp8_as_bf16=*/true); }
+  // The same without FP8 as BF16.
+  DType stored_dtype(const ParamSpec& spec) const { return common_dtype(spec, /*fp8_as_bf16=*/false); }
+  // Whether all of it is there: it is not of an MTP module that is left out.
+  bool has(const ParamSpec& spec) const;
+  // InputError when a repeat of a shared tensor differs from it.
+  void check_copies(const ModelConfig& config) const;
   // Elements [begin, begin + out.size()) of a parameter of the table, in pieces of 1 MiB. InputError when the
   // weights lack it (missing_mtp()). Safe from several threads.
   void read(const ParamSpec& spec, int64_t begin, std::span<float> out) const;
@@ -60,11 +66,11 @@ class ModelWeights {
   std::vector<Source> find_sources(const ParamSpec& spec) const;
   template <class Fn>
   void for_each_source(const ParamSpec& spec, int64_t begin, int64_t end, Fn fn) const;
+  DType common_dtype(const ParamSpec& spec, bool fp8_as_bf16) const;
   const StoredTensor* find(std::string_view name) const;
   bool is_ignored(std::string_view name, const ModelConfig& config) const;
   const std::vector<Source>& sources_of(const ParamSpec& spec) const { return sources_.at(spec.name); }
   void check_names(const ParamTable& table, const ModelConfig& config) const;
-  void check_copies(const ModelConfig& config) const;
   bool is_equal(const StoredTensor& a, const StoredTensor& b) const;
 
   std::unique_ptr<TensorStore> store_;

@@ -44,19 +44,27 @@ class Lock {
   int fd_;
 };
 
-std::vector<fs::path> entries_but(const fs::path& folder, const std::vector<std::string>& kept) {
-  std::vector<fs::path> found;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    if (std::ranges::find(kept, entry.path().filename().string()) == kept.end())
-      found.push_back(entry.path());
+[[noreturn]] void fail(const fs::path& path, const char* what, const std::error_code& error) {
+  throw RunError(printable(path.string(), 400), std::string(what) + ": " + error.message());
+}
+
+void remove_all_but(const std::vector<std::string>& kept, const fs::path& folder) {
+  std::error_code error;
+  std::vector<fs::path> others;
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    if (std::ranges::find(kept, it->path().filename().string()) == kept.end()) others.push_back(it->path());
   }
-  return found;
+  if (error) fail(folder, "cannot be read", error);
+  for (const fs::path& path : others) {
+    fs::remove_all(path, error);
+    if (error) fail(path, "cannot be removed", error);
+  }
 }
 
 void create_folder(const fs::path& path) {
   std::error_code error;
   fs::create_directories(path, error);
-  if (error) throw RunError(printable(path.string(), 400), "cannot be created: " + error.message());
+  if (error) fail(path, "cannot be created", error);
 }
 
 // "out/" names the folder "out".
@@ -97,7 +105,7 @@ PartialFolder::PartialFolder(const fs::path& target, const std::string& identity
   if (!is_there(path_)) {
     // Records of files that are not there any more. In this order, so that a process that dies here leaves
     // none of them beside a new folder.
-    for (const fs::path& path : entries_but(work_, {kLock})) fs::remove_all(path);
+    remove_all_but({kLock}, work_);
     create_folder(path_);
   }
   if (!is_there(work_ / "identity")) {
@@ -132,7 +140,7 @@ bool PartialFolder::complete(const std::vector<std::string>& files,
     whole.add(DcpPart::parse(read_text(path, kMaxRecord), path.string()));
   }
   // What is none of the result: temporary files of processes that died.
-  for (const fs::path& path : entries_but(path_, files)) fs::remove_all(path);
+  remove_all_but(files, path_);
   write_atomically(path_ / kConversionName, conversion_text(identity_));
   finish(std::move(whole));
   fsync_directory(path_);
