@@ -32,6 +32,8 @@ TEST_F(PrepareCommand, WritesTokenFiles) {
 
 TEST_F(PrepareCommand, Errors) {
   expect_failure(prepare({"a.txt"}), ExitCode::usage, {"--out"});
+  for (const char* folder : {".", "..", "sub/"})
+    expect_failure(prepare({"a.txt", "--out", folder}), ExitCode::usage, {"--out", "names a folder"});
   expect_failure(prepare({"none.txt", "--out", "text"}), ExitCode::usage, {"none.txt"});
   expect_failure(prepare({"a.txt", "--out", "text", "--tokenizer", "none"}), ExitCode::usage, {"none"});
   expect_failure(prepare({"a.txt", "--out", "text", "--valid-fraction", "x"}), ExitCode::usage,

@@ -199,6 +199,9 @@ PrepareSummary prepare(const PrepareOptions& options) {
   if (options.max_bad < 0)
     throw UsageError("--max-bad", fmt::format("{}, expected 0 or more", options.max_bad));
   if (options.out.empty()) throw UsageError("--out", "is missing", "give the PREFIX to write");
+  if (const fs::path name = options.out.filename(); name.empty() || name == "." || name == "..")
+    throw UsageError("--out", printable(options.out.string(), 400) + " names a folder, expected a PREFIX",
+                     "add a name, as in " + printable((options.out / "text").string(), 400));
   const bool split = options.valid_fraction > 0;
   const std::string prefix = options.out.string();
   const std::vector<fs::path> outputs =
