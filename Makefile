@@ -21,6 +21,10 @@ setup:
 .PHONY: build
 build: setup   ## the program, at build/release/bin/dsv3
 	@$(CMAKE) --preset release $(CONFIGURE)
+	@ninja -C build/release -j$(JOBS) dsv3_program dsv3_engine
+
+.PHONY: tests
+tests: build
 	@ninja -C build/release -j$(JOBS)
 
 .PHONY: demo
@@ -28,11 +32,11 @@ demo: build    ## train a small DeepSeek-V3 on a real English text, here and now
 	@tools/demo
 
 .PHONY: test
-test: build    ## the tests
+test: tests    ## the tests
 	@$(CTEST) --test-dir build/release
 
 .PHONY: test-full
-test-full: build asan fuzz mutate  ## also what takes longer: long runs, sanitizers, fuzzing, mutations
+test-full: tests asan fuzz mutate  ## also what takes longer: long runs, sanitizers, fuzzing, mutations
 	@DSV3_LONG_TESTS=1 $(CTEST) --test-dir build/release
 	@tools/check_launchers
 	@tools/check_memory.py

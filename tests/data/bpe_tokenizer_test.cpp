@@ -39,7 +39,7 @@ TEST_P(Golden, EveryIdAndEveryByteIsEqual) {
     EXPECT_EQ(streamed + stream.finish(), row.value("decoded", text));
   }
 }
-INSTANTIATE_TEST_SUITE_P(Tokenizers, Golden, testing::Values("v3", "llama3", "prefix", "coder"));
+INSTANTIATE_TEST_SUITE_P(Tokenizers, Golden, testing::Values("v3", "llama3", "prefix", "coder", "qwen"));
 
 class SmallBpe : public testing::Test {
  protected:

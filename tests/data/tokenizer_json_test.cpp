@@ -55,6 +55,8 @@ TEST_F(TokenizerJson, IsRead) {
 
 TEST_F(TokenizerJson, WhatChangesNothingIsAccepted) {
   accept("/normalizer", {{"type", "Sequence"}, {"normalizers", Json::array()}});
+  EXPECT_TRUE(accept("/normalizer", {{"type", "NFC"}}).nfc);
+  EXPECT_TRUE(accept("/normalizer", {{"type", "Sequence"}, {"normalizers", {{{"type", "NFC"}}}}}).nfc);
   accept("/model/unk_token", "a");
   accept("/model/byte_fallback", true);
   accept("/model/end_of_word_suffix", "");
@@ -132,7 +134,8 @@ TEST_F(TokenizerJson, Row50EmptyAddedToken) {
 }
 
 TEST_F(TokenizerJson, WhatIsNotSupportedIsNamed) {
-  refuse("/normalizer", {{"type", "NFC"}}, {"normalizer: NFC is not supported"});
+  for (const char* type : {"NFD", "NFKC", "NFKD", "Lowercase", "Replace", "Prepend"})
+    refuse("/normalizer", {{"type", type}}, {"normalizer: " + std::string(type) + " is not supported"});
   refuse("/normalizer", {{"type", "Sequence"}, {"normalizers", {{{"type", "Lowercase"}}}}},
          {"normalizer.normalizers.0: Lowercase is not supported"});
   refuse("/decoder", {{"type", "Metaspace"}}, {"decoder: Metaspace is not supported"});

@@ -20,7 +20,7 @@ from pathlib import Path
 
 os.environ.setdefault("RAYON_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "data" / "tokenizers"
@@ -145,10 +145,12 @@ def byte_level(use_regex=False, prefix=False):
     return pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=use_regex)
 
 
-def train(steps, vocab, texts, added=(), ignore_merges=False, template=False):
+def train(steps, vocab, texts, added=(), ignore_merges=False, template=False, nfc=False):
     tokenizer = Tokenizer(models.BPE(ignore_merges=ignore_merges))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps) if len(steps) > 1 else steps[0]
     tokenizer.decoder = decoders.ByteLevel()
+    if nfc:
+        tokenizer.normalizer = normalizers.NFC()
     trainer = trainers.BpeTrainer(vocab_size=vocab, special_tokens=["<|bos|>", "<|eos|>"], show_progress=False,
                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
     tokenizer.train_from_iterator(texts, trainer)
@@ -180,6 +182,8 @@ def peers(texts, vocab=3000):
         "v3": dict(steps=[*split_steps(*V3_PATTERNS), byte_level()], added=ODD_TOKENS),
         "coder": dict(steps=[*split_steps(*CODER), digits(True), byte_level()], added=ODD_TOKENS),
         "digits": dict(steps=[digits(False), pre_tokenizers.Punctuation(), byte_level(False, True)]),
+        "qwen": dict(steps=[*split_steps(LLAMA3.replace("{1,3}", "")), byte_level()], nfc=True,
+                     added=[*ODD_TOKENS, AddedToken("e\u0301?", normalized=True), AddedToken("a\u0301", normalized=False)]),
         "whole": dict(steps=[byte_level()]),
     }
     for behavior in ["removed", "merged_with_previous", "merged_with_next", "contiguous"]:
@@ -274,7 +278,7 @@ def write_goldens():
     texts = [word_text(rng, 3000), log_text(rng, 1000), script_text(rng, 600), "def f(x):\n    return x + 1\n" * 20]
     GOLDEN.mkdir(parents=True, exist_ok=True)
     for name, tokenizer in peers(texts, vocab=300).items():
-        if name not in ("llama3", "v3", "prefix", "coder"):
+        if name not in ("llama3", "v3", "prefix", "coder", "qwen"):
             continue
         folder = GOLDEN / name
         folder.mkdir(exist_ok=True)

@@ -2,17 +2,19 @@
 
   unicode_tables.py [--check]     --check: compares with the file that is there instead; exit 1 when they differ
 
-Its parts use Unicode tables of different ages (Oniguruma's, Rust's, a crate of Unicode 8), and PCRE2's are older or newer.
+Its parts use Unicode tables of different ages (Oniguruma's, Rust's, crates of Unicode 8 and 9), and PCRE2's are older or newer.
 So each is asked about every code point, and the answers are kept: whole for the small predicates, and for regular
-expressions' properties what PCRE2 of Unicode 14 (10.42), the oldest that is supported, does not know yet.
+expressions' properties what PCRE2 of Unicode 14 (10.42), the oldest that is supported, does not know yet. Of NFC: what it may change,
+so that libutf8proc, which knows more, is never asked about anything else.
 """
 
 import subprocess
 import sys
 import tempfile
+import unicodedata
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 OUT = Path(__file__).resolve().parents[2] / "src" / "dsv3" / "data" / "unicode_tables.inc"
 PROPERTIES = ["L", "Lu", "Ll", "Lt", "Lm", "Lo", "M", "N", "Nd", "Nl", "No", "P", "S", "Z"]
@@ -98,6 +100,9 @@ def make():
         assert old <= new, f"{name} lost {sorted(map(hex, old - new))}"
         if new - old:
             parts.append(table(f"kNew{name}", new - old, f"\\p{{{name}}} since Unicode 14"))
+    change, join = nfc()
+    parts.append(table("kNfcChange", change, "NFC: changed, moved, or joined to the one before it"))
+    parts.append(table("kNfcJoin", join, "NFC: stable ones that may change with those behind; more of those that cannot"))
     parts.append("// clang-format on")
     return "\n".join(parts) + "\n"
 
@@ -107,6 +112,36 @@ def digits():
     inside = "a".join(map(chr, POINTS))
     pieces = pre_tokenizers.Digits(individual_digits=True).pre_tokenize_str("a" + inside + "a")
     return {ord(piece) for piece, _ in pieces if len(piece) == 1 and piece != "a"}
+
+
+def nfc():
+    """kNfcChange, exactly; kNfcJoin and characters between its own, but none that newer tables may know."""
+    assert unicodedata.unidata_version == "14.0.0", "Python's tables of Unicode 14 wanted"
+    compose, decompose = normalizers.NFC().normalize_str, normalizers.NFD().normalize_str
+    points = [c for c in POINTS if c >= 0x80]
+
+    def ask(normalize, text):  # of all at once: a call a character takes long
+        return dict(zip(points, normalize("\n".join(text(chr(c)) for c in points)).split("\n"), strict=True))
+
+    parts, whole = ask(decompose, str), ask(compose, str)
+    split = {c for c in points if parts[c] != chr(c)}
+    # Between marks of the largest class and the smallest: a mark moves, or these two move past each other.
+    between = ask(decompose, lambda c: f"\u0345{c}\u0334")
+    marks = {c for c in points if c not in split and between[c] != f"\u0345{chr(c)}\u0334"}
+    changed = {c for c in points if whole[c] != chr(c)}
+    pairs = [(compose(parts[c][:-1]), parts[c][-1]) for c in split - changed]
+    assert all(len(first) == 1 for first, _ in pairs)
+    change = marks | changed | {ord(second) for _, second in pairs}
+    join = (split | {ord(first) for first, _ in pairs}) - change
+    known = change | join
+    new = [c for c in points if c not in known and
+           (unicodedata.category(chr(c)) == "Cn" or unicodedata.combining(chr(c)) or unicodedata.normalize("NFD", chr(c)) != chr(c))]
+    filled, begin = set(), None
+    for c, joins in sorted([(c, True) for c in join] + [(c, False) for c in new]):
+        if joins:
+            filled.update([c] if begin is None else range(begin, c + 1))
+        begin = c if joins else None
+    return change, filled
 
 
 def main():

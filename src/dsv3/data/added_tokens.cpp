@@ -35,7 +35,10 @@ size_t spaces_end(std::string_view text, size_t at) {
 
 }  // namespace
 
-AddedTokens::AddedTokens(std::vector<AddedToken> tokens) : tokens_(std::move(tokens)) {
+AddedTokens::AddedTokens(std::vector<AddedToken> tokens, bool nfc) : tokens_(std::move(tokens)), nfc_(nfc) {
+  NfcMemory memory;
+  for (AddedToken& token : tokens_)
+    if (nfc && token.normalized) token.content = std::string(to_nfc(token.content, memory));
   std::ranges::sort(tokens_, {}, &AddedToken::content);
   plain_ = make_trie(false);
   normalized_ = make_trie(true);
@@ -131,10 +134,13 @@ void AddedTokens::scan(const Trie& trie, std::string_view text, OnText on_text, 
   if (text_begin != text.size()) on_text(text.substr(text_begin));
 }
 
-void AddedTokens::split(std::string_view text, const std::function<void(std::string_view)>& on_text,
+void AddedTokens::split(std::string_view text, NfcMemory& memory,
+                        const std::function<void(std::string_view)>& on_text,
                         const std::function<void(int32_t id)>& on_token) const {
-  scan(
-      plain_, text, [&](std::string_view piece) { scan(normalized_, piece, on_text, on_token); }, on_token);
+  const auto on_piece = [&](std::string_view piece) {
+    scan(normalized_, nfc_ ? to_nfc(piece, memory) : piece, on_text, on_token);
+  };
+  scan(plain_, text, on_piece, on_token);
 }
 
 }  // namespace dsv3

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "dsv3/data/nfc.h"
 #include "dsv3/data/tokenizer_json.h"
 
 namespace dsv3 {
@@ -15,12 +16,13 @@ namespace dsv3 {
 // Immutable, shared by threads.
 class AddedTokens {
  public:
-  explicit AddedTokens(std::vector<AddedToken> tokens);
+  // nfc: the file's normalizer. No two tokens may be the same text, nor two "normalized" ones the same NFC.
+  AddedTokens(std::vector<AddedToken> tokens, bool nfc);
 
   // Calls on_text for what lies between tokens (never empty) and on_token for each token, in order: the
-  // longest at the leftmost place, first those that are not "normalized", then in what is left the others.
-  // text is valid UTF-8.
-  void split(std::string_view text, const std::function<void(std::string_view)>& on_text,
+  // longest at the leftmost place, first those that are not "normalized", then the others in what is left,
+  // each piece of it brought to NFC by itself when the file says so. text is valid UTF-8.
+  void split(std::string_view text, NfcMemory& memory, const std::function<void(std::string_view)>& on_text,
              const std::function<void(int32_t id)>& on_token) const;
 
  private:
@@ -42,7 +44,8 @@ class AddedTokens {
   template <class OnText, class OnToken>
   void scan(const Trie& trie, std::string_view text, OnText on_text, OnToken on_token) const;
 
-  std::vector<AddedToken> tokens_;  // by content
+  std::vector<AddedToken> tokens_;  // by content, which is NFC where that is looked for
+  bool nfc_;
   Trie plain_, normalized_;
 };
 

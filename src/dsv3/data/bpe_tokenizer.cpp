@@ -24,6 +24,7 @@ constexpr uint64_t kMaxConfig = 2 << 20;
 struct Memory {
   PreTokenizer::Memory words;
   Bpe::Memory bpe;
+  NfcMemory nfc;
 };
 
 }  // namespace
@@ -35,7 +36,7 @@ struct BpeTokenizer::State {
         vocab_size(spec.vocab_size),
         before(spec.before),
         after(spec.after),
-        added(spec.added),
+        added(spec.added, spec.nfc),
         words(spec.steps, spec.file),
         bpe(spec) {
     const size_t size = static_cast<size_t>(vocab_size);
@@ -133,8 +134,9 @@ void BpeTokenizer::encode(std::string_view text, bool add_special, std::vector<i
   std::unique_ptr<Memory> memory = s.take();
   const PreTokenizer::Emit on_word = [&](std::string_view word) { s.bpe.encode(word, memory->bpe, out); };
   s.added.split(
-      text, [&](std::string_view piece) { s.words.split(piece, memory->words, on_word); },
+      text, memory->nfc, [&](std::string_view piece) { s.words.split(piece, memory->words, on_word); },
       [&](int32_t id) { out.push_back(id); });
+  memory->nfc.trim();
   s.give_back(std::move(memory));
   if (add_special) out.insert(out.end(), s.after.begin(), s.after.end());
 }

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "dsv3/base/error.h"
+#include "dsv3/data/nfc.h"
 #include "dsv3/data/tokenizer_file.h"
 #include "dsv3/data/tokenizer_parts.h"
 #include "dsv3/data/unicode.h"
@@ -118,6 +119,8 @@ void read_model(const JsonField& model, TokenizerSpec& out) {
 // The ids that `tokenizers` gives to added tokens: the model's own, else the next ones behind the vocabulary.
 void read_added_tokens(const JsonField& list, const Ids& ids, TokenizerSpec& out) {
   std::unordered_map<std::string, bool> seen;
+  std::unordered_map<std::string, bool> seen_nfc;  // as text is searched for them
+  NfcMemory memory;
   int64_t next = static_cast<int64_t>(ids.size());
   list.for_each([&](const JsonField& field) {
     field.only_keys({"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"});
@@ -140,6 +143,10 @@ void read_added_tokens(const JsonField& list, const Ids& ids, TokenizerSpec& out
     token.id = static_cast<int32_t>(id);
     token.special = field["special"].boolean();
     token.normalized = field["normalized"].boolean();
+    if (out.nfc && token.normalized && !seen_nfc.emplace(to_nfc(token.content, memory), true).second) {
+      field["content"].fail(
+          fmt::format("\"{}\" is that of another token in NFC", printable(token.content, 64)));
+    }
     token.lstrip = field["lstrip"].boolean();
     token.rstrip = field["rstrip"].boolean();
     token.single_word = field["single_word"].boolean();
@@ -201,8 +208,8 @@ TokenizerSpec read_tokenizer_json(const std::filesystem::path& path) {
   const int64_t num_tokens = static_cast<int64_t>(in.vocab.size() + added.size());
   const Ids ids = check_vocab(in, num_tokens, out);
   check_merges(in, ids);
+  out.nfc = read_normalizer(root["normalizer"]);
   read_added_tokens(added, ids, out);
-  check_normalizer(root["normalizer"]);
   check_decoder(root["decoder"]);
   out.steps = read_pre_tokenizer(root["pre_tokenizer"]);
   read_post_processor(root["post_processor"], out);

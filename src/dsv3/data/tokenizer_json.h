@@ -34,7 +34,7 @@ struct AddedToken {
   std::string content;  // UTF-8, never empty
   int32_t id = 0;
   bool special = false;  // left out by decode(skip_special)
-  // Whether it is looked for after the tokens that are not "normalized"; no normalizer is supported.
+  // Whether it is looked for after the tokens that are not "normalized", by its NFC in that of the text.
   bool normalized = true;
   bool lstrip = false, rstrip = false;  // takes the white space on its left, right
   bool single_word = false;             // only between characters that are no \w
@@ -60,14 +60,16 @@ struct TokenizerSpec {
   StringTable merges;          // left, right, left, right, …: first is merged first
   bool ignore_merges = false;  // a word that is a token is that token
   std::vector<AddedToken> added;
+  bool nfc = false;  // the normalizer: what is left of a text when tokens that are not "normalized" are found
   std::vector<PreTokenizerStep> steps;
   std::vector<int32_t> before, after;  // ids of the post-processor's template around a text
 };
 
 // Throws InputError naming file and field: no tokenizer.json of a byte-level BPE; larger than 48 MB; an id
 // that is negative, taken twice, not below the number of tokens, or not the one that `tokenizers` gives an
-// added token; a merge of a token that is not in the vocabulary; a vocabulary without one of the 256 bytes; a
-// string of more than 64 kB, an added token of more than 256 bytes; anything unsupported.
+// added token; two added tokens of the same NFC where that is looked for; a merge of a token that is not in
+// the vocabulary; a vocabulary without one of the 256 bytes; a string of more than 64 kB, an added token of
+// more than 256 bytes; anything unsupported.
 TokenizerSpec read_tokenizer_json(const std::filesystem::path& path);
 
 // What a file may hold to be read.

@@ -156,11 +156,14 @@ void JsonField::fail(std::string_view why, std::string_view hint) const {
   throw InputError(file_, path_, why, hint);
 }
 
-void check_normalizer(const JsonField& field) {
-  if (field.is_null()) return;
+bool read_normalizer(const JsonField& field) {
+  if (field.is_null()) return false;
   const std::string type = field["type"].string();
-  if (type != "Sequence") refuse(field, type, "none");
-  field["normalizers"].for_each(check_normalizer);
+  if (type == "NFC") return true;
+  if (type != "Sequence") refuse(field, type, "NFC or none");
+  bool nfc = false;
+  field["normalizers"].for_each([&](const JsonField& part) { nfc |= read_normalizer(part); });
+  return nfc;
 }
 
 void check_decoder(const JsonField& field) {

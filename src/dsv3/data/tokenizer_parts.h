@@ -48,8 +48,8 @@ class JsonField {
   const Json& value_;
 };
 
-// None, or a Sequence of none.
-void check_normalizer(const JsonField& field);
+// None, NFC, or a Sequence of these; whether NFC is there.
+bool read_normalizer(const JsonField& field);
 // ByteLevel, alone or in a Sequence.
 void check_decoder(const JsonField& field);
 // A Sequence of Split, Digits and Punctuation whose last is ByteLevel; ByteLevel's own pattern and prefix

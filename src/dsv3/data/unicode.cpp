@@ -1,6 +1,7 @@
 #include "dsv3/data/unicode.h"
 
 #include <algorithm>
+#include <bitset>
 #include <cstring>
 
 namespace dsv3::unicode {
@@ -84,6 +85,19 @@ bool is_space(uint32_t c) {
 bool is_word(uint32_t c) { return holds(kWord, c); }
 bool is_numeric(uint32_t c) { return holds(kNumeric, c); }
 bool is_punctuation(uint32_t c) { return holds(kPunctuation, c); }
+
+bool nfc_may_change(uint32_t c) {
+  // Asked of each character of a text that is not Latin: one bit instead of a search.
+  static constexpr size_t kEnd = std::end(kNfcChange)[-1].last + 1;
+  static const auto bits = [] {
+    std::bitset<kEnd> set;
+    for (const CharRange& range : kNfcChange)
+      for (uint32_t i = range.first; i <= range.last; ++i) set.set(i);
+    return set;
+  }();
+  return c < kEnd && bits[c];
+}
+bool nfc_may_join(uint32_t c) { return holds(kNfcJoin, c); }
 
 bool newer_than_pcre2(std::string_view name, std::span<const CharRange>& ranges) {
   struct Property {

@@ -26,6 +26,12 @@ bool is_word(uint32_t c);         // \w of Rust's regular expressions: what sing
 bool is_numeric(uint32_t c);      // what Digits splits at
 bool is_punctuation(uint32_t c);  // what Punctuation splits at: Unicode 8's and all of ASCII's
 
+// Of NFC (nfc.h). Whether a character may be changed, moved, or joined to the one before it: no starter, or
+// Quick_Check is not Yes.
+bool nfc_may_change(uint32_t c);
+// Whether a character that does not change by itself may do so with those behind it.
+bool nfc_may_join(uint32_t c);
+
 // What \p{NAME} holds beyond PCRE2's Unicode 14; empty when nothing. false when NAME is not supported.
 bool newer_than_pcre2(std::string_view name, std::span<const CharRange>& ranges);
 
