@@ -52,14 +52,16 @@ TEST(Nfc, AMegabyteOfMarksTakesTimeLikeSorting) {
 
 class NfcTokens : public testing::Test {
  protected:
-  std::vector<int32_t> encode(bool normalized, std::string_view token, std::string_view text) {
+  BpeTokenizer with_token(bool normalized, std::string_view token) {
     Json json = test::small_tokenizer();
     json["normalizer"] = {{"type", "NFC"}};
     json["added_tokens"] = Json::array({test::added_token(token, 259)});
     json["added_tokens"][0]["normalized"] = normalized;
-    const BpeTokenizer tokenizer(test::write_file(dir_ / "tokenizer.json", json.dump()));
+    return BpeTokenizer(test::write_file(dir_ / "tokenizer.json", json.dump()));
+  }
+  std::vector<int32_t> encode(bool normalized, std::string_view token, std::string_view text) {
     std::vector<int32_t> ids;
-    tokenizer.encode(text, false, ids);
+    with_token(normalized, token).encode(text, false, ids);
     return ids;
   }
   test::TempDir dir_;
@@ -71,6 +73,12 @@ TEST_F(NfcTokens, NormalizedOnesAreSoughtByTheirNfc) {
   EXPECT_EQ(encode(false, "e\u0301", "x\u00e9e\u0301"), (Ids{'x', 0xC3, 0xA9, 259}));
   // Pieces are normalized one by one: no mark joins what stands before a token.
   EXPECT_EQ(encode(false, "<t>", "e<t>\u0301"), (Ids{'e', 259, 0xCC, 0x81}));
+}
+
+TEST_F(NfcTokens, NormalizedOnesAreShownInNfc) {
+  const std::vector<int32_t> id = {259};
+  EXPECT_EQ(with_token(true, "e\u0301\u4e2d").decode(id, false), "\u00e9\u4e2d");
+  EXPECT_EQ(with_token(false, "e\u0301\u4e2d").decode(id, false), "e\u0301\u4e2d");
 }
 
 TEST_F(NfcTokens, TwoOfTheSameNfcAreRefused) {
