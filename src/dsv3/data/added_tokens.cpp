@@ -36,10 +36,7 @@ size_t spaces_end(std::string_view text, size_t at) {
 }  // namespace
 
 AddedTokens::AddedTokens(std::vector<AddedToken> tokens, bool nfc) : tokens_(std::move(tokens)), nfc_(nfc) {
-  NfcMemory memory;
-  for (AddedToken& token : tokens_)
-    if (nfc && token.normalized) token.content = std::string(to_nfc(token.content, memory));
-  std::ranges::sort(tokens_, {}, &AddedToken::content);
+  std::ranges::sort(tokens_, {}, &AddedToken::shown);
   plain_ = make_trie(false);
   normalized_ = make_trie(true);
 }
@@ -53,7 +50,7 @@ AddedTokens::Trie AddedTokens::make_trie(bool normalized) const {
   std::vector<uint32_t> chosen;
   for (uint32_t i = 0; i < tokens_.size(); ++i)
     if (tokens_[i].normalized == normalized) chosen.push_back(i);
-  const auto content = [&](size_t i) { return std::string_view(tokens_[chosen[i]].content); };
+  const auto content = [&](size_t i) { return std::string_view(tokens_[chosen[i]].shown); };
 
   std::vector<Open> open = {{0, 0, chosen.size(), 0}};
   for (size_t done = 0; done < open.size(); ++done) {
@@ -113,7 +110,7 @@ void AddedTokens::scan(const Trie& trie, std::string_view text, OnText on_text, 
       continue;
     }
     const AddedToken& token = tokens_[static_cast<size_t>(index)];
-    size_t begin = at, end = at + token.content.size();
+    size_t begin = at, end = at + token.shown.size();
     at = end;
     if (token.single_word &&
         ((begin > 0 && word_before(text, begin)) || (end < text.size() && word_behind(text, end)))) {

@@ -44,7 +44,7 @@ class AddedTokens {
   template <class OnText, class OnToken>
   void scan(const Trie& trie, std::string_view text, OnText on_text, OnToken on_token) const;
 
-  std::vector<AddedToken> tokens_;  // by content, which is NFC where that is looked for
+  std::vector<AddedToken> tokens_;  // by what is looked for
   bool nfc_;
   Trie plain_, normalized_;
 };

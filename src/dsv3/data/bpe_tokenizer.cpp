@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <deque>
 #include <mutex>
 #include <unordered_map>
 #include <utility>
@@ -45,12 +44,8 @@ struct BpeTokenizer::State {
     std::vector<std::string_view> texts(size);
     special.assign(size, false);
     for (size_t i = 0; i < spec.vocab.size(); ++i) texts[static_cast<size_t>(spec.ids[i])] = spec.vocab[i];
-    std::deque<std::string> normalized;  // what tokenizers shows of these tokens
-    NfcMemory memory;
     for (const AddedToken& token : spec.added) {
-      std::string_view text = token.content;
-      if (spec.nfc && token.normalized) text = normalized.emplace_back(to_nfc(text, memory));
-      texts[static_cast<size_t>(token.id)] = text;
+      texts[static_cast<size_t>(token.id)] = token.shown;
       special[static_cast<size_t>(token.id)] = token.special;
     }
     std::string one;

@@ -143,7 +143,9 @@ void read_added_tokens(const JsonField& list, const Ids& ids, TokenizerSpec& out
     token.id = static_cast<int32_t>(id);
     token.special = field["special"].boolean();
     token.normalized = field["normalized"].boolean();
-    if (out.nfc && token.normalized && !seen_nfc.emplace(to_nfc(token.content, memory), true).second) {
+    const bool by_nfc = out.nfc && token.normalized;
+    token.shown = by_nfc ? std::string(to_nfc(token.content, memory)) : token.content;
+    if (by_nfc && !seen_nfc.emplace(token.shown, true).second) {
       field["content"].fail(
           fmt::format("\"{}\" is that of another token in NFC", printable(token.content, 64)));
     }

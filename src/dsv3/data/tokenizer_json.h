@@ -32,9 +32,11 @@ class StringTable {
 
 struct AddedToken {
   std::string content;  // UTF-8, never empty
+  std::string shown;    // as it is looked for and decoded: content, or its NFC (see normalized)
   int32_t id = 0;
   bool special = false;  // left out by decode(skip_special)
-  // Whether it is looked for after the tokens that are not "normalized", by its NFC in that of the text.
+  // Whether it is looked for after the tokens that are not "normalized": under the normalizer NFC by its NFC
+  // in that of the text.
   bool normalized = true;
   bool lstrip = false, rstrip = false;  // takes the white space on its left, right
   bool single_word = false;             // only between characters that are no \w
