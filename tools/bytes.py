@@ -104,6 +104,7 @@ def step(run, c, world):
         count.add("expert", ep, 1, c["n_routed_experts"] * 8 * world, micros)  # counts
         passes = 3 if again else 2  # forward, backward, and forward again: rows there, their weights, rows back
         count.add("expert", ep, 3 * micros, 2 * row + weight, passes)
+    count.add("world", world, 1, 8 * (world + 1) * world)  # whether every rank has its batch
     count.add("world", world, 1, 8 * (4 + depth) * world)  # counts of tokens and the hash of the order
     count.add("world", world, 1, 8 * 4 * world)  # losses
     count.add("world", world, 1, 8 * world)  # whether to skip

@@ -291,5 +291,31 @@ TEST(Doctor, SaysWhatTheMachineOffers) {
   EXPECT_EQ(json.at("parallel_chunks"), json.at("threads"));
 }
 
+TEST(Doctor, MeasuresAnyGroupsAndRefusesWhatItDoesNotObey) {
+  const Result result = dsv3({"doctor", "--nproc", "3", "--parallel.ep=3"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_NE(result.out.find("group expert       3 ranks, MB/s: all-gather "), std::string::npos)
+      << result.out;
+  EXPECT_EQ(result.out.find('{'), std::string::npos) << result.out;
+  expect_failure(dsv3({"doctor", "--optim.lr=1"}), ExitCode::usage,
+                 {"--optim.lr", "no flag of this command"});
+}
+
+// A device that is not there is the command line's mistake, in every command.
+TEST(BadInput, CudaWithoutAGpu) {
+  const fs::path model = kGoldens / "groups";
+  TempDir dir;
+  for (const std::vector<std::string>& args :
+       {std::vector<std::string>{"eval", "--model", model, "--data", kGoldens / "trajectory/text", "--seq-len", "32"},
+        {"generate", "--model", model, "--tokens", model / "tokens.npy", "--out", dir / "new.npy"},
+        {"trace", "--model", model, "--tokens", model / "tokens.npy", "--out", dir / "trace"}}) {
+    std::vector<std::string> flags = args;
+    flags.push_back("--train.device=cuda");
+    const Result result = dsv3(flags);
+    if (result.code == 0) GTEST_SKIP() << "there is a GPU";
+    expect_failure(result, ExitCode::usage, {"train.device"});
+  }
+}
+
 }  // namespace
 }  // namespace dsv3::test

@@ -110,6 +110,19 @@ TEST(Ranks, ARankThatDiesOrStopsWhileItLoadsEndsTheJob) {
   }
 }
 
+// A token that only one rank reads is the error of all: its text, its code, one line.
+TEST(Ranks, ABadTokenOfOneRankIsTheErrorOfAll) {
+  TempDir dir;
+  std::string tokens = read_file(kText + ".bin");
+  const size_t at = 2 * 300;  // of the second sequence of a later step
+  tokens[at] = tokens[at + 1] = '\xff';
+  write_file(dir / "text.bin", tokens);
+  fs::copy(kText + ".idx", dir / "text.idx");
+  const std::vector<std::string> args = train(
+      dir / "run", {"--nproc", "2", "--data.shuffle=false", "--data.train=" + (dir / "text").string()}, 20);
+  expect_failure(dsv3(args), ExitCode::content, {"text", "65535"});
+}
+
 TEST(Ranks, ASignalStopsAllAfterTheSameStep) {
   TempDir dir;
   auto job = running(dir);
@@ -167,11 +180,13 @@ int free_port() {
 }
 
 // What torchrun gives its processes, without torchrun.
-Result rank_of(int rank, int world, int port, const std::vector<std::string>& args) {
+Result rank_of(int rank, int world, int port, const std::vector<std::string>& args,
+               const std::string& job = "none") {
   return dsv3(args,
               {.env = {"RANK=" + std::to_string(rank), "WORLD_SIZE=" + std::to_string(world),
                        "LOCAL_RANK=" + std::to_string(rank), "LOCAL_WORLD_SIZE=" + std::to_string(world),
-                       "MASTER_ADDR=127.0.0.1", "OMP_NUM_THREADS=1", "MASTER_PORT=" + std::to_string(port)}});
+                       "MASTER_ADDR=127.0.0.1", "OMP_NUM_THREADS=1", "MASTER_PORT=" + std::to_string(port),
+                       "TORCHELASTIC_RUN_ID=" + job}});
 }
 
 TEST(Ranks, MeetAtAnAddress) {
@@ -235,6 +250,21 @@ TEST(Ranks, AnotherJobAtTheSamePlaceIsSeen) {
   second.join();
   for (const Result& result : results)
     expect_failure(result, ExitCode::failed, {"two jobs share this place"});
+}
+
+// And two whose layouts are the same: what torchrun calls them differs.
+TEST(Ranks, ARankOfAnotherJobIsRefused) {
+  TempDir dir;
+  const int port = free_port();
+  Result results[2];
+  std::thread second(
+      [&] { results[1] = rank_of(1, 2, port, train(dir / "b", {"--parallel.timeout_s=20"}), "second"); });
+  results[0] = rank_of(0, 2, port, train(dir / "a", {"--parallel.timeout_s=20"}), "first");
+  second.join();
+  for (const Result& result : results)
+    expect_failure(result, ExitCode::failed, {"job first", "job second", "two jobs share this place"});
+  EXPECT_FALSE(fs::exists(dir / "a"));
+  EXPECT_FALSE(fs::exists(dir / "b"));
 }
 
 TEST(Ranks, ARankThatComesTwiceIsSeen) {

@@ -185,6 +185,82 @@ TEST(Resume, OfAnotherModelIsRefusedByItsFields) {
                  ExitCode::usage, {"step-3", "n_routed_experts 8 there, 16 here"});
 }
 
+// Nothing is ever removed from a folder that is no run, nor is hf/ that no checkpoint can give again.
+TEST(Resume, AFolderWithOtherThingsInItIsRefusedAndLeftAlone) {
+  TempDir dir;
+  fs::create_directories(dir / "models");
+  fs::copy(kGoldens / "trajectory", dir / "models/hf", fs::copy_options::recursive);
+  expect_failure(dsv3(going_on(dir / "models", 3)), ExitCode::usage, {"train.out", "holds files and no run"});
+  EXPECT_TRUE(fs::exists(dir / "models/hf/model.safetensors"));
+
+  ASSERT_EQ(dsv3(train(dir / "run", {}, 2)).code, 0);
+  const std::string weights = weights_of(dir / "run");
+  expect_failure(dsv3(train(dir / "run", {"--checkpoint.resume=auto"}, 4)), ExitCode::usage,
+                 {"train.out", "no checkpoint to go on from"});
+  EXPECT_EQ(weights_of(dir / "run"), weights);
+}
+
+TEST(Resume, ACheckpointOfAnotherRunDoesNotMixWithOnesOfThisRun) {
+  TempDir dir;
+  ASSERT_EQ(dsv3(saving(dir / "a", 3)).code, 0);
+  ASSERT_EQ(dsv3(saving(dir / "b", 6)).code, 0);
+  const std::string theirs = "--checkpoint.resume=" + (dir / "a/checkpoints/step-3").string();
+  expect_failure(dsv3(saving(dir / "b", 6, {theirs})), ExitCode::usage,
+                 {"checkpoint.resume", "is of another run"});
+  EXPECT_EQ(metrics_of(dir / "b").size(), 6u);
+  EXPECT_EQ(dsv3(saving(dir / "c", 6, {theirs})).code, 0);
+}
+
+TEST(Resume, WhatWasFrozenThereIsNoDamage) {
+  TempDir dir;
+  ASSERT_EQ(dsv3(saving(dir / "run", 3, {"--optim.freeze=[\"*.embed_tokens.*\"]"})).code, 0);
+  expect_failure(dsv3(going_on(dir / "run", 6)), ExitCode::usage,
+                 {"optim.freeze", "model.embed_tokens.weight.exp_avg"});
+  EXPECT_TRUE(fs::exists(dir / "run/checkpoints/step-3"));
+}
+
+TEST(Resume, WhatTheRunDoesOtherwiseIsSaid) {
+  TempDir dir;
+  ASSERT_EQ(dsv3(saving(dir / "run", 3)).code, 0);
+  const Result same = dsv3(going_on(dir / "run", 6, {"--train.micro_batch=2", "--checkpoint.keep_last=3"}));
+  ASSERT_EQ(same.code, 0);
+  EXPECT_EQ(same.err.find("otherwise"), std::string::npos) << same.err;
+  const Result other = dsv3(going_on(dir / "run", 9, {"--data.seed=9", "--data.seq_len=16"}));
+  ASSERT_EQ(other.code, 0) << other.err;
+  for (const char* change : {"data.seed 0 there, 9 here", "data.seq_len 32 there, 16 here"})
+    EXPECT_NE(other.err.find(change), std::string::npos) << other.err;
+}
+
+// Without its manifest nothing says that the bytes are those that were saved.
+TEST(Resume, ACheckpointWithoutAManifestIsTakenOnlyByItsName) {
+  TempDir dir;
+  ASSERT_EQ(dsv3(saving(dir / "run", 6)).code, 0);
+  const fs::path newest = dir / "run/checkpoints/step-6";
+  fs::remove(newest / "manifest.json");
+  const Result named = dsv3(saving(dir / "next", 7, {"--checkpoint.resume=" + newest.string()}));
+  ASSERT_EQ(named.code, 0) << named.err;
+  EXPECT_NE(named.err.find("step-6 has no manifest.json"), std::string::npos) << named.err;
+  EXPECT_NE(named.out.find("resumed from " + newest.string()), std::string::npos) << named.out;
+  const Result result = dsv3(going_on(dir / "run", 7));
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_NE(result.err.find("step-6 is not valid"), std::string::npos) << result.err;
+  EXPECT_NE(result.out.find("step-3"), std::string::npos) << result.out;
+}
+
+// A power failure may leave zeros at the end of a file that was not synced, or anything.
+TEST(Resume, LinesOfMetricsThatCannotBeReadAreDropped) {
+  TempDir dir;
+  ASSERT_EQ(dsv3(saving(dir / "all", 6)).code, 0);
+  ASSERT_EQ(dsv3(saving(dir / "run", 3)).code, 0);
+  const std::string before = read_file(dir / "run/metrics.jsonl");
+  write_file(dir / "run/metrics.jsonl",
+             "{\"step\":\"x\"}\n" + before + std::string(100, '\0') + "\n[1]\n{\"st");
+  const Result result = dsv3(going_on(dir / "run", 6));
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_NE(result.err.find("metrics.jsonl: 3 lines could not be read"), std::string::npos) << result.err;
+  EXPECT_EQ(metrics_of(dir / "run"), metrics_of(dir / "all"));
+}
+
 TEST(Resume, AFinishedRunHasNothingLeftToDo) {
   TempDir dir;
   ASSERT_EQ(dsv3(saving(dir / "run", 3)).code, 0);
@@ -199,7 +275,6 @@ TEST(Resume, AFinishedRunHasNothingLeftToDo) {
 TEST(Resume, ACheckpointIsAModel) {
   TempDir dir;
   ASSERT_EQ(dsv3(saving(dir / "run", 3)).code, 0);
-  const fs::path tokens = kGoldens / "mla_moe/tokens.npy";
   ASSERT_EQ(dsv3({"export", dir / "run", dir / "hf", "--dtype", "fp32"}).code, 0);
   const Result diff = dsv3({"ckpt", "diff", dir / "hf", dir / "run/hf"});
   EXPECT_EQ(diff.code, 0) << diff.out;

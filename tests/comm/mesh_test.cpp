@@ -105,7 +105,8 @@ TEST_F(Environment, Torchrun) {
        {"MASTER_ADDR", "node1"},
        {"MASTER_PORT", "29500"},
        {"TORCHELASTIC_USE_AGENT_STORE", "True"},
-       {"TORCHELASTIC_RESTART_COUNT", "3"}});
+       {"TORCHELASTIC_RESTART_COUNT", "3"},
+       {"TORCHELASTIC_RUN_ID", "nightly"}});
   const LaunchEnv env = LaunchEnv::read();
   EXPECT_EQ(env.launcher, LaunchEnv::Launcher::torchrun);
   EXPECT_EQ(env.rank, 5);
@@ -115,6 +116,7 @@ TEST_F(Environment, Torchrun) {
   EXPECT_TRUE(env.agent_store);
   EXPECT_FALSE(env.one_host());
   EXPECT_EQ(env.prefix, "restart 3");
+  EXPECT_EQ(env.job, "nightly");
 }
 
 TEST_F(Environment, MpirunOnOneHostMeetsInAFolder) {
@@ -127,6 +129,7 @@ TEST_F(Environment, MpirunOnOneHostMeetsInAFolder) {
   EXPECT_EQ(env.launcher, LaunchEnv::Launcher::mpirun);
   EXPECT_EQ(env.rank, 1);
   EXPECT_NE(env.folder.find("mpi-prterun-host-1-1"), std::string::npos) << env.folder;
+  EXPECT_EQ(env.job, "prterun-host-1@1");
 }
 
 TEST_F(Environment, SrunOnSeveralHostsNeedsAnAddress) {
@@ -139,6 +142,7 @@ TEST_F(Environment, SrunOnSeveralHostsNeedsAnAddress) {
   EXPECT_EQ(LaunchEnv::read().rank, 3);
   set({{"SLURM_STEP_NUM_NODES", "1"}, {"MASTER_ADDR", ""}, {"SLURM_JOB_ID", "77"}});
   EXPECT_NE(LaunchEnv::read().folder.find("slurm-77"), std::string::npos);
+  EXPECT_EQ(LaunchEnv::read().job, "77.0.0");
 }
 
 // A batch script is no job step: SLURM_NTASKS stands there, too.
@@ -160,7 +164,11 @@ TEST_F(Environment, WrongValuesAreNamed) {
   EXPECT_NE(with({{"WORLD_SIZE", ""}}).find("WORLD_SIZE: is not set"), std::string::npos);
   EXPECT_NE(with({{"MASTER_PORT", "65536"}}).find("MASTER_PORT: is '65536'"), std::string::npos);
   EXPECT_NE(with({{"MASTER_ADDR", ""}}).find("MASTER_ADDR"), std::string::npos);
-  EXPECT_NE(with({{"OMPI_COMM_WORLD_SIZE", "4"}}).find("two launchers"), std::string::npos);
+  for (const char* other : {"OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "PMI_SIZE"}) {
+    EXPECT_NE(with({{other, "4"}}).find("two launchers"), std::string::npos) << other;
+    EXPECT_EQ(with({{other, "2"}}), "accepted") << other;
+    EXPECT_EQ(with({{other, "4"}, {"TORCHELASTIC_RUN_ID", "none"}}), "accepted") << other;
+  }
   EXPECT_EQ(with({}), "accepted");
 }
 

@@ -1,6 +1,11 @@
 // Any layout trains like one process: the same global batches on real text in fp64, step by step.
 #include <gtest/gtest.h>
 
+#include <mutex>
+#include <numeric>
+#include <set>
+
+#include "parallel/layout_cases.h"
 #include "support/ranks.h"
 #include "support/runs.h"
 
@@ -15,6 +20,7 @@ using test::trajectory_run;
 struct Record {
   std::vector<double> losses, norms;
   std::vector<int64_t> counts;                       // of every router and step
+  std::vector<double> biases;                        // of every router at the end: the same bits
   std::map<std::string, Tensor> weights, gradients;  // gradients: of the first step
 };
 
@@ -35,7 +41,15 @@ Record train(const RunConfig& run, const Mesh& mesh, int steps) {
   }
   for (const ParamSpec& spec : training.model.table().params)
     record.weights[spec.name] = test::whole(training.model, spec).clone();
+  for (const RouterState& state : training.model.router_states())
+    for (int64_t e = 0; e < state.bias_E.numel(); ++e)
+      record.biases.push_back(state.bias_E[e].item<double>());
   return record;
+}
+
+std::vector<std::string> with(std::vector<std::string> flags, const std::vector<std::string>& more) {
+  flags.insert(flags.end(), more.begin(), more.end());
+  return flags;
 }
 
 // One process, one thread: what all layouts are held against.
@@ -81,77 +95,39 @@ void expect_same(const Record& ours, const Record& theirs, double tolerance, dou
   for (size_t i = 0; i < ours.norms.size(); ++i)
     EXPECT_LE(std::abs(ours.norms[i] - theirs.norms[i]), tolerance * theirs.norms[i]) << i;
   EXPECT_EQ(ours.counts, theirs.counts);
+  EXPECT_EQ(ours.biases, theirs.biases);
   expect_same(ours.gradients, theirs.gradients, gradient_tolerance);
   expect_same(ours.weights, theirs.weights, tolerance);
 }
 
-struct Case {
-  const char* name;
-  MeshLayout layout;
-  std::vector<std::string> flags;
-};
-void PrintTo(const Case& test, std::ostream* out) { *out << test.name; }
+using Case = test::LayoutCase;
 
-const std::vector<std::string> kTied = {"model.tie_word_embeddings=true"};
-const std::vector<std::string> kDepth2 = {"model.num_nextn_predict_layers=2"};
-
-std::vector<std::string> operator+(std::vector<std::string> a, const std::vector<std::string>& b) {
-  a.insert(a.end(), b.begin(), b.end());
-  return a;
-}
-
-// (replicate, shard, ep) crossed pairwise with MTP depth, tying, recomputation, accumulation, reshard,
-// prefetch and batches that do not divide by the ranks.
-std::vector<Case> cases() {
-  const std::vector<std::string> even = {"train.global_batch=8", "train.micro_batch=1"};
-  const std::vector<std::string> odd = {"train.global_batch=5",
-                                        "train.micro_batch=1"};  // some rank has fewer
-  const std::vector<std::string> few = {"train.global_batch=3", "train.micro_batch=1"};  // some rank has none
-  return {
-      {"Shard2", {1, 2, 1}, even},
-      {"Shard2_odd_tied_recompute",
-       {1, 2, 1},
-       odd + kTied + std::vector<std::string>{"parallel.recompute=block"}},
-      {"Shard2Ep2_depth2", {1, 2, 2}, odd + kDepth2},
-      {"Shard2Ep2_never_moe",
-       {1, 2, 2},
-       even + std::vector<std::string>{"parallel.reshard=never", "parallel.recompute=moe"}},
-      {"Shard4_after_forward_depth2",
-       {1, 4, 1},
-       even + kDepth2 +
-           std::vector<std::string>{"parallel.reshard=after_forward", "parallel.prefetch_forward=2"}},
-      {"Shard4_few_unsharded",
-       {1, 4, 1},
-       few + std::vector<std::string>{"parallel.accumulate=unsharded", "parallel.prefetch_backward=post"}},
-      {"Shard4Ep2_tied_attention",
-       {1, 4, 2},
-       even + kTied +
-           std::vector<std::string>{"parallel.recompute=attention", "parallel.prefetch_backward=none"}},
-      {"Shard4Ep4_few_recompute",
-       {1, 4, 4},
-       few + std::vector<std::string>{"parallel.recompute=every:2", "parallel.reshard=after_forward",
-                                      "parallel.max_unsharded=1"}},
-      {"Replicate2Shard2Ep2_odd_unsharded",
-       {2, 2, 2},
-       odd + std::vector<std::string>{"parallel.accumulate=unsharded"}},
-      {"Replicate2Shard2_pre_norm", {2, 2, 1}, even + std::vector<std::string>{"mtp.hidden=pre_norm"}},
-      {"Replicate4", {4, 1, 1}, odd},
-      {"Replicate2Shard4Ep2_tied_depth2", {2, 4, 2}, even + kTied + kDepth2},
-  };
+TEST(LayoutCases, CrossPairwise) {
+  std::vector<std::set<std::string>> values(9);
+  std::set<std::pair<std::string, std::string>> pairs;
+  for (const Case& test : test::layout_cases()) {
+    const std::vector<std::string> columns = test.columns();
+    for (size_t a = 0; a < columns.size(); ++a) {
+      values[a].insert(columns[a]);
+      for (size_t b = a + 1; b < columns.size(); ++b) pairs.emplace(columns[a], columns[b]);
+    }
+  }
+  size_t all = 0;
+  for (size_t a = 0; a < values.size(); ++a)
+    for (size_t b = a + 1; b < values.size(); ++b) all += values[a].size() * values[b].size();
+  EXPECT_EQ(pairs.size(), all);
 }
 
 class Layouts : public testing::TestWithParam<Case> {};
 
 TEST_P(Layouts, TrainLikeOneProcessInFp64) {
-  const std::vector<std::string> flags =
-      GetParam().flags + std::vector<std::string>{"model.init=", "train.dtype=fp64"};
+  const std::vector<std::string> flags = with(GetParam().flags(), {"train.dtype=fp64"});
   const Record alone = train_alone(flags, 10);
   expect_same(train_on(GetParam().layout, flags, 10), alone, 1e-10, 1e-9);
 }
 
 TEST_P(Layouts, FirstStepInFp32) {
-  const std::vector<std::string> flags =
-      GetParam().flags + std::vector<std::string>{"model.init=", "train.dtype=fp32"};
+  const std::vector<std::string> flags = with(GetParam().flags(), {"train.dtype=fp32"});
   Record alone = train_alone(flags, 1);
   Record ours = train_on(GetParam().layout, flags, 1);
   alone.weights.clear();  // AdamW's first step is a sign: tiny gradients decide
@@ -161,8 +137,7 @@ TEST_P(Layouts, FirstStepInFp32) {
 // Results arrive in a random order, are NaN until then, and inputs may not change before the wait: the races
 // that streams of a GPU would have.
 TEST_P(Layouts, SurviveChaos) {
-  const std::vector<std::string> flags =
-      GetParam().flags + std::vector<std::string>{"model.init=", "train.dtype=fp64"};
+  const std::vector<std::string> flags = with(GetParam().flags(), {"train.dtype=fp64"});
   const Record calm = train_on(GetParam().layout, flags, 2);
   const Record chaos = train_on(GetParam().layout, flags, 2, {.chaos = true});
   EXPECT_EQ(chaos.losses, calm.losses);
@@ -173,14 +148,10 @@ TEST_P(Layouts, SurviveChaos) {
 // The same for as long as errors would take to grow. Minutes: `make test-full` asks for it.
 TEST(LongLayouts, TrainLikeOneProcessForAHundredSteps) {
   if (std::getenv("DSV3_LONG_TESTS") == nullptr) GTEST_SKIP() << "DSV3_LONG_TESTS is not set";
-  for (const Case& test : cases()) {
-    const std::string name = test.name;
-    if (name != "Shard2Ep2_depth2" && name != "Shard4Ep2_tied_attention" &&
-        name != "Replicate2Shard2Ep2_odd_unsharded")
-      continue;
-    SCOPED_TRACE(name);
-    const std::vector<std::string> flags =
-        test.flags + std::vector<std::string>{"model.init=", "train.dtype=fp64", "train.steps=100"};
+  for (const size_t row : {1, 6, 9}) {  // (1, 2, 2), (2, 4, 2) and (1, 4, 2)
+    const Case& test = test::layout_cases()[row];
+    SCOPED_TRACE(test.name());
+    const std::vector<std::string> flags = with(test.flags(), {"train.dtype=fp64", "train.steps=100"});
     expect_same(train_on(test.layout, flags, 100), train_alone(flags, 100), 1e-10, 1e-9);
   }
 }
@@ -215,6 +186,69 @@ TEST(Skip, ANaNOnOneRankSkipsOnAll) {
     training.trainer.step();
     EXPECT_TRUE(test::all_equal(test::weights(training.model), after[mesh.rank()]));
   });
+}
+
+// A rank holds its part of every buffer and no more: of n elements and padding, in a group of r ranks,
+// ceil(n / 32 r) · 32.
+TEST(State, OfARankIsItsShareAndPadding) {
+  constexpr int64_t kAlign = 32;
+  const RunConfig run = trajectory_run({"model.init=", "parallel.shard=4", "parallel.ep=2"});
+  std::vector<int64_t> parameters(4);
+  test::run_ranks({.replicate = 1, .shard = 4, .ep = 2}, [&](const Mesh& mesh) {
+    Training training(run, mesh);
+    std::map<const FlatUnit*, int64_t> moments;
+    for (const Optimizer::Moments& of_unit : training.optimizer.moments())
+      moments[of_unit.unit] = of_unit.first.numel() + of_unit.second.numel();
+    for (const auto& unit : training.model.flat_units()) {
+      const bool experts = unit->slots()[0].spec->group == ParamGroup::expert;
+      const int64_t ranks = experts ? mesh.expert_data().size() : mesh.data().size();
+      int64_t elements = 0;
+      for (const FlatUnit::Slot& slot : unit->slots())
+        elements += (slot.spec->numel() / (experts ? 2 : 1) + kAlign - 1) / kAlign * kAlign;
+      const int64_t share = (elements + kAlign * ranks - 1) / (kAlign * ranks) * kAlign;
+      EXPECT_EQ(unit->master().numel(), share) << unit->name();
+      EXPECT_EQ(unit->grad().numel(), share) << unit->name();
+      EXPECT_EQ(moments[unit.get()], 2 * share) << unit->name();
+      for (const FlatUnit::Piece& piece : unit->pieces()) parameters[mesh.rank()] += piece.count;
+    }
+  });
+  int64_t all = 0;
+  for (const ParamSpec& spec : param_table(run.model).params) all += spec.trainable ? spec.numel() : 0;
+  EXPECT_EQ(std::accumulate(parameters.begin(), parameters.end(), int64_t{0}), all);
+}
+
+// The experts of each token, by the tokens of its sequence, in every router.
+TEST(Routing, ChoosesTheSameExpertsOnAnyLayout) {
+  using Choices = std::map<std::pair<int64_t, std::vector<int64_t>>, std::vector<int64_t>>;
+  auto numbers = [](const Tensor& x) {
+    const Tensor flat = x.contiguous();
+    return std::vector<int64_t>(flat.const_data_ptr<int64_t>(),
+                                flat.const_data_ptr<int64_t>() + flat.numel());
+  };
+  auto choices_of = [&](const MeshLayout& layout) {
+    const RunConfig run = trajectory_run({"model.init=", "train.dtype=fp32", "train.micro_batch=1",
+                                          "parallel.shard=" + std::to_string(layout.shard),
+                                          "parallel.ep=" + std::to_string(layout.ep)});
+    Choices choices;
+    std::mutex mutex;
+    test::run_ranks(layout, [&](const Mesh& mesh) {
+      Training training(run, mesh);
+      Batch batch = training.loader.at(0, 8);
+      Step step = training.model.begin_step(batch);
+      for (const MicroBatch& micro : batch.micro) {
+        const Output output = step.forward(micro, {.routing = true});
+        std::lock_guard lock(mutex);
+        for (const auto& [layer, routing] : output.routing)
+          choices[{layer, numbers(micro.tokens_BS)}] = numbers(routing.ids_TK);
+      }
+      training.model.abort_step();
+    });
+    return choices;
+  };
+  const Choices alone = choices_of({1, 1, 1});
+  EXPECT_EQ(alone.size(), 16u);  // 8 sequences, a MoE block and MTP's
+  for (const MeshLayout& layout : {MeshLayout{1, 2, 2}, MeshLayout{1, 4, 2}, MeshLayout{1, 4, 4}})
+    EXPECT_EQ(choices_of(layout), alone);
 }
 
 // Against the gradients themselves: both sides of a comparison of layouts would share a mistake.
@@ -279,8 +313,8 @@ TEST(Leaves, AnOutputThatOutlivesItsStepIsRefused) {
   training.optimizer.step(result, 1e-3, 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Mesh, Layouts, testing::ValuesIn(cases()),
-                         [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(Mesh, Layouts, testing::ValuesIn(test::layout_cases()),
+                         [](const auto& info) { return info.param.name(); });
 
 }  // namespace
 }  // namespace dsv3

@@ -1,4 +1,5 @@
 // What runs while collectives are under way.
+#include <ATen/record_function.h>
 #include <gtest/gtest.h>
 
 #include "support/ranks.h"
@@ -77,6 +78,80 @@ TEST(Overlap, BackwardGathersTheNextBlockAndReducesBehind) {
   const auto none = events_of_a_step({"parallel.reshard=after_forward", "parallel.prefetch_backward=none"});
   EXPECT_GT(find(none, Kind::issue, "all_gather", "block 1", 1),
             find(none, Kind::issue, "reduce_scatter", "block 2"));
+}
+
+// What is gathered, or on its way, at any collective of a step. parallel.max_unsharded bounds what is ahead.
+TEST(Overlap, NoMoreBlocksAreGatheredThanMaxUnshardedAllows) {
+  auto most_gathered = [](int limit) {
+    int most = 0;
+    test::run_ranks({.replicate = 1, .shard = 2, .ep = 1}, [&](const Mesh& mesh) {
+      Training training(trajectory_run({"parallel.shard=2", "model.init=", "model.num_hidden_layers=6",
+                                        "parallel.reshard=after_forward", "parallel.prefetch_forward=4",
+                                        "parallel.max_unsharded=" + std::to_string(limit)}),
+                        mesh);
+      if (mesh.rank() == 0)
+        mesh.log().observer = [&](const CollectiveLog::Event&) {
+          int gathered = 0;
+          for (int64_t layer = 0; layer < 7; ++layer)
+            for (const FlatUnit* unit :
+                 training.model.flat_units_of(training.model.table().block_unit(layer)))
+              if (!unit->is_sharded()) {
+                ++gathered;
+                break;
+              }
+          most = std::max(most, gathered);
+        };
+      test::run_batch(training.model, training.loader.at(0, 2));
+      mesh.log().observer = {};
+    });
+    return most;
+  };
+  EXPECT_EQ(most_gathered(0), 5);  // the one that is computed, and four ahead
+  EXPECT_EQ(most_gathered(3), 3);
+  EXPECT_EQ(most_gathered(1), 1);
+}
+
+// The matrix products that run between the start of a dispatch and the wait for its rows: of the shared
+// experts, forward and backward.
+TEST(Overlap, SharedExpertsRunWhileRowsTravel) {
+  std::vector<int> products;  // between the two, of each exchange of rows
+  test::run_ranks({.replicate = 1, .shard = 2, .ep = 2}, [&](const Mesh& mesh) {
+    RunConfig run = trajectory_run({"parallel.shard=2", "parallel.ep=2",
+                                    "model.init=", "model.num_nextn_predict_layers=0", "balance.loss=none"});
+    run.ops.backend = "aten";  // whose products are known by their names
+    Training training(run, mesh);
+    const Batch batch = training.loader.at(0, 2);
+    if (mesh.rank() != 0) {
+      test::run_batch(training.model, batch);
+      return;
+    }
+    static thread_local int count = 0;
+    std::map<uint64_t, int> at_issue;
+    mesh.log().observer = [&](const CollectiveLog::Event& event) {
+      if (event.operation != "all_to_all") return;
+      if (event.kind == Kind::issue) at_issue[event.sequence] = count;
+      if (event.kind == Kind::wait) products.push_back(count - at_issue[event.sequence]);
+    };
+    const at::CallbackHandle callback = at::addThreadLocalCallback(
+        at::RecordFunctionCallback([](const at::RecordFunction& call)
+                                       -> std::unique_ptr<at::ObserverContext> {
+          if (const std::string_view name = call.name(); name == "aten::mm" || name == "aten::addmm_")
+            ++count;
+          return nullptr;
+        }).scopes({at::RecordScope::FUNCTION}));
+    test::run_batch(training.model, batch);
+    at::removeCallback(callback);
+    mesh.log().observer = {};
+  });
+  // One MoE layer, one micro-batch a rank: the counts, rows and weights there, rows back; and their
+  // gradients.
+  ASSERT_EQ(products.size(), 7u);
+  EXPECT_EQ(products[0], 0);  // counts
+  EXPECT_EQ(products[1], 3);  // rows: gate, up and down of the shared experts
+  EXPECT_EQ(products[2], 3);  // their weights, on their way as long
+  EXPECT_EQ(products[3], 0);  // back
+  EXPECT_EQ(std::count_if(products.begin() + 4, products.end(), [](int n) { return n >= 3; }), 2)
+      << "gradients of rows and weights travel while the shared experts' are computed";
 }
 
 // Embedding and head serve the main model and every MTP depth, and are reduced once a micro-batch.

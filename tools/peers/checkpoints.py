@@ -19,11 +19,13 @@ import torch.distributed.checkpoint as dcp
 import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
     get_model_state_dict,
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
 from torch.distributed.checkpoint.quantized_hf_storage import QuantizedHuggingFaceStorageReader
+from main_path import check_main_path
 from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
 from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 
@@ -106,9 +108,14 @@ def check_optimizer(run):
     steps = {int(s["step"]) for s in optimizer.state.values()}
     moved = sum(bool(s["exp_avg_sq"].abs().sum() > 0) for s in optimizer.state.values())
     decay = [group["weight_decay"] for group in optimizer.param_groups]
-    good = steps == {3} and moved > 0.9 * len(optimizer.state) and decay == [0.1, 0.0]
+    stored = {f"optim.state.{name}.{moment}": torch.full_like(p, torch.nan)
+              for name, p in model.named_parameters() for moment in ("exp_avg", "exp_avg_sq")}
+    dcp.load(stored, checkpoint_id=folder)
+    equal = all(torch.equal(optimizer.state[p][moment], stored[f"optim.state.{name}.{moment}"])
+                for name, p in model.named_parameters() for moment in ("exp_avg", "exp_avg_sq"))
+    good = steps == {3} and moved > 0.9 * len(optimizer.state) and decay == [0.1, 0.0] and equal
     print(f"AdamW from our checkpoint: step {steps}, {moved} of {len(optimizer.state)} parameters have moments, "
-          f"weight decay {decay}")
+          f"{'equal' if equal else 'DIFFERENT'}, weight decay {decay}")
     return good
 
 
@@ -118,8 +125,17 @@ def check_we_load_fsdp(dsv3, aside, mode, name):
     subprocess.run([sys.executable, Path(__file__), mode, "--out", folder], check=True, stdout=subprocess.DEVNULL)
     config = ("--config", TRAJECTORY / "config.json", "--model.num_nextn_predict_layers=0")
     error = relative(dsv3_trace(dsv3, aside, folder, *config), transformers_logits(load_model(TRAJECTORY)))
+    whole = folder.with_name(folder.name + "-whole")
+    equal = True
+    if whole.exists():  # the same state saved by one process: weights and moments, tensor by tensor
+        listed = subprocess.run([dsv3, "ckpt", "ls", folder], check=True, capture_output=True, text=True).stdout
+        diff = subprocess.run([dsv3, "ckpt", "diff", folder, whole], capture_output=True, text=True)
+        moments = listed.count(".exp_avg_sq")
+        equal = diff.returncode == 0 and moments == 30
+        print(f"{name}'s shards of weights and {moments} second moments against those that one process saves: "
+              f"{'equal' if equal else diff.stdout}")
     print(f"weights of {name}'s checkpoint: logits' relative error {error:.2g}")
-    return error <= 1e-5
+    return error <= 1e-5 and equal
 
 
 def tensors_of(folder):
@@ -187,6 +203,11 @@ def save(rank, out, port_folder):
     optimizer.step()
     state = {"model": get_model_state_dict(model), "optim": get_optimizer_state_dict(model, optimizer)}
     dcp.save(state, checkpoint_id=out)
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    whole = {"model": get_model_state_dict(model, options=options),
+             "optim": get_optimizer_state_dict(model, optimizer, options=options)}
+    if rank == 0:
+        dcp.save(whole, checkpoint_id=f"{out}-whole", no_dist=True)
     dist.barrier()
     os._exit(0)  # Gloo's threads now and then abort a process that winds down
 
@@ -215,7 +236,7 @@ def check_all(dsv3, aside):
     return [check_python_loads_ours(dsv3, aside, run), check_optimizer(run),
             check_we_load_fsdp(dsv3, aside, "save", "FSDP2"),
             check_we_load_fsdp(dsv3, aside, "save-fsdp1", "FSDP1"),
-            check_round_trip(dsv3, aside), check_fp8_reader(dsv3, aside)]
+            check_round_trip(dsv3, aside), check_fp8_reader(dsv3, aside), check_main_path(dsv3, aside)]
 
 
 def main():

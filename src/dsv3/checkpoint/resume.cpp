@@ -10,6 +10,7 @@
 #include "dsv3/checkpoint/contents.h"
 #include "dsv3/comm/agreement.h"
 #include "dsv3/convert/dcp_folder.h"
+#include "dsv3/convert/manifest.h"
 #include "dsv3/convert/run_folder.h"
 #include "dsv3/parallel/fill.h"
 
@@ -21,9 +22,12 @@ constexpr const char* kState = "dsv3.state";
 
 void fill(const DcpFolder& folder, const SavedRange& range) {
   const StoredTensor* stored = folder.find(range.key);
-  if (stored == nullptr)
-    throw InputError(folder.file(), range.key, "is missing",
-                     "was it frozen in the run that saved this checkpoint?");
+  if (stored == nullptr && range.key.starts_with("optim.state."))
+    throw UsageError(
+        "optim.freeze",
+        "does not freeze what was frozen when " + folder.file() + " was saved: it holds no " + range.key,
+        "set it as it was, or take the weights alone by model.init");
+  if (stored == nullptr) throw InputError(folder.file(), range.key, "is missing");
   if (stored->shape != range.shape)
     throw InputError(folder.file(), range.key,
                      fmt::format("has shape [{}], expected [{}]", fmt::join(stored->shape, ", "),
@@ -61,6 +65,19 @@ std::vector<fs::path> candidates(const Mesh& mesh, const fs::path& run) {
   return folders;
 }
 
+bool has_manifest(const fs::path& folder) {
+  std::error_code error;
+  return fs::exists(folder / kManifestName, error);
+}
+
+Resumed resume_from(Model& model, Optimizer& optimizer, const RunConfig& run, const fs::path& folder,
+                    const std::function<void(const std::string&)>& warn) {
+  const SavedState state = load_checkpoint(model, optimizer, folder);
+  for (const std::string& change : changed_keys(state.run, run))
+    warn("the run goes on otherwise than it was saved: " + change);
+  return {folder, state.train};
+}
+
 }  // namespace
 
 SavedState load_checkpoint(Model& model, Optimizer& optimizer, const fs::path& path) {
@@ -87,11 +104,20 @@ std::optional<Resumed> resume(Model& model, Optimizer& optimizer, const RunConfi
                               const std::function<void(const std::string&)>& warn) {
   const bool is_auto = run.checkpoint.resume == "auto";
   const fs::path from = is_auto ? run.train.out : run.checkpoint.resume;
-  if (!is_auto && is_dcp_folder(from)) return Resumed{from, load_checkpoint(model, optimizer, from).train};
+  if (!is_auto && is_dcp_folder(from)) {
+    if (!has_manifest(from))
+      warn(fmt::format("{} has no manifest.json: its bytes are unverified", from.string()));
+    return resume_from(model, optimizer, run, from, warn);
+  }
   const std::vector<fs::path> folders = candidates(model.mesh(), from);
   for (const fs::path& folder : folders) {
     try {
-      return Resumed{folder, load_checkpoint(model, optimizer, folder).train};
+      on_rank_zero(model.mesh(), [&] {
+        if (!has_manifest(folder))
+          throw InputError(folder.string(), kManifestName, "is missing: its bytes are unverified",
+                           "name this folder by checkpoint.resume to take it all the same");
+      });
+      return resume_from(model, optimizer, run, folder, warn);
     } catch (const Error& error) {
       // A bad sector is an I/O error, and no better than a wrong byte.
       if (error.code() != ExitCode::content && error.code() != ExitCode::failed) throw;

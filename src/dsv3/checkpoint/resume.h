@@ -13,16 +13,19 @@ namespace dsv3 {
 
 // Fills weights, router biases, moments and Adam's t. Every byte that is used is checked, and on rank 0 what
 // no rank needs. InputError: the folder is damaged, lacks a tensor, or holds none of our training states.
-// UsageError: another model. All ranks call it; an error of one is thrown by all, with the model half filled.
+// UsageError: another model, or parameters that were frozen there. All ranks call it; an error of one is
+// thrown by all, with the model half filled.
 SavedState load_checkpoint(Model& model, Optimizer& optimizer, const std::filesystem::path& folder);
 
 struct Resumed {
   std::filesystem::path folder;
   TrainState train;
 };
-// What checkpoint.resume asks for: "auto" is the newest checkpoint of the run folder that loads, nothing when
-// there is none; a path is a checkpoint, or the newest that loads of a run. Those that do not load are named
-// by warn (on every rank). InputError when there are some and none loads.
+// What checkpoint.resume asks for: "auto" is the newest valid checkpoint of the run folder, nothing when
+// there is none; a path is a checkpoint, or a run with its newest valid one. Valid: it has a manifest, every
+// byte is what the manifest says, and it loads. Those that are not are named by warn (on every rank), and so
+// is what the run does otherwise than the saved one. A checkpoint named by itself may lack a manifest; that
+// is told. InputError when there are some and none is valid.
 std::optional<Resumed> resume(Model& model, Optimizer& optimizer, const RunConfig& run,
                               const std::function<void(const std::string&)>& warn);
 

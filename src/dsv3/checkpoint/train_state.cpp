@@ -2,12 +2,49 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <map>
+#include <set>
+#include <sstream>
+
 #include "dsv3/base/error.h"
 
 namespace dsv3 {
 namespace {
 
 constexpr const char* kField = "dsv3.state";
+
+// Where and how a run is executed: of these any may change without a word.
+constexpr std::string_view kFree[] = {"model.",
+                                      "checkpoint.",
+                                      "parallel.",
+                                      "metrics.",
+                                      "eval.",
+                                      "ops.",
+                                      "data.valid",
+                                      "data.tokenizer",
+                                      "train.out",
+                                      "train.steps",
+                                      "train.tokens",
+                                      "train.device",
+                                      "train.micro_batch",
+                                      "train.max_bad_steps",
+                                      "train.deterministic"};
+
+// section.key -> value of a text by RunConfig::to_toml: one line each.
+std::map<std::string, std::string> values_of(const std::string& toml) {
+  std::map<std::string, std::string> values;
+  std::istringstream lines(toml);
+  std::string section;
+  for (std::string line; std::getline(lines, line);) {
+    const size_t equals = line.find(" = ");
+    if (line.starts_with('['))
+      section = line.substr(1, line.find(']') - 1) + ".";
+    else if (equals != std::string::npos)
+      values[section + line.substr(0, equals)] = line.substr(equals + 3);
+  }
+  return values;
+}
 
 // The fields that the program reads, without what config.json carries beside them.
 Json fields(ModelConfig model) {
@@ -49,6 +86,25 @@ SavedState SavedState::parse(std::string_view text, std::string_view file) {
           .updates = count("updates"),
           .model = ModelConfig::from_json(value("model"), file),
           .run = run.get<std::string>()};
+}
+
+std::vector<std::string> changed_keys(const std::string& saved_run, const RunConfig& run) {
+  const std::map<std::string, std::string> there = values_of(saved_run), here = values_of(run.to_toml());
+  std::set<std::string> keys;
+  for (const auto& values : {there, here})
+    for (const auto& [key, value] : values) keys.insert(key);
+  const auto value = [](const std::map<std::string, std::string>& values, const std::string& key) {
+    const auto found = values.find(key);
+    return found == values.end() ? "unset" : printable(found->second);
+  };
+  std::vector<std::string> changes;
+  for (const std::string& key : keys) {
+    const bool free =
+        std::ranges::any_of(kFree, [&](std::string_view part) { return key.starts_with(part); });
+    if (!free && value(there, key) != value(here, key))
+      changes.push_back(fmt::format("{} {} there, {} here", key, value(there, key), value(here, key)));
+  }
+  return changes;
 }
 
 void require_same_model(const ModelConfig& saved, const ModelConfig& model, std::string_view checkpoint) {

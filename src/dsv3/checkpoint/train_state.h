@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "dsv3/base/json.h"
 #include "dsv3/config/run_config.h"
@@ -29,6 +30,11 @@ struct SavedState {
   // InputError{file, field} when it is no such text, or a count is negative.
   static SavedState parse(std::string_view text, std::string_view file);
 };
+
+// What the run does otherwise than the one that was saved (its run.toml): "data.seed 3 there, 9 here". Left
+// out is where and how a run is executed (checkpoint.*, parallel.*, eval.*, train.out, …), and the model: see
+// require_same_model.
+std::vector<std::string> changed_keys(const std::string& saved_run, const RunConfig& run);
 
 // UsageError that lists the fields in which the models differ.
 void require_same_model(const ModelConfig& saved, const ModelConfig& model, std::string_view checkpoint);

@@ -132,10 +132,13 @@ Mesh mesh_from_groups(const CallerGroups& groups, at::Device device) {
   auto same_place = [&](const char* what, const c10::intrusive_ptr<c10d::Backend>& of,
                         const c10::intrusive_ptr<c10d::Backend>& over) {
     if (!over || over->getSize() == 1) return;
-    const at::Tensor sum = at::full({1}, of->getRank(), at::TensorOptions().dtype(at::kLong).device(device));
-    c10d_transport(over)->all_reduce(sum)->wait();
-    if (sum.item<int64_t>() != int64_t{of->getRank()} * over->getSize())
-      throw UsageError("CallerGroups", what);
+    // All places are equal when their variance is 0, which every rank sees alike.
+    const int64_t place = of->getRank();
+    const at::Tensor sums = at::tensor({place, place * place}, at::kLong).to(device);
+    c10d_transport(over)->all_reduce(sums)->wait();
+    const at::Tensor sum = sums.cpu();
+    const int64_t total = sum[0].item<int64_t>();
+    if (total * total != sum[1].item<int64_t>() * over->getSize()) throw UsageError("CallerGroups", what);
   };
   same_place("the ranks of expert_data have different places in their expert groups", groups.expert,
              groups.expert_data);

@@ -32,7 +32,7 @@ Work& Work::operator=(Work&& other) noexcept {
 void Work::drop() noexcept {
   if (!pending_) return;
   try {
-    wait();
+    std::exchange(pending_, nullptr)->wait();
   } catch (...) {  // the error of the call that made this one pointless is on its way already
   }
 }

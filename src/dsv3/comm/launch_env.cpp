@@ -87,12 +87,13 @@ LaunchEnv LaunchEnv::read() {
   } else if (text("RANK") || text("WORLD_SIZE")) {
     env.launcher = Launcher::torchrun;
     read_pair("RANK", "WORLD_SIZE", env.rank, env.world);
-    if (text("OMPI_COMM_WORLD_SIZE") && !text("TORCHELASTIC_RUN_ID") &&
-        number("OMPI_COMM_WORLD_SIZE", 1, kMaxWorld) != env.world)
-      throw UsageError(
-          "WORLD_SIZE",
-          "is " + std::to_string(env.world) + ", OMPI_COMM_WORLD_SIZE is " + *text("OMPI_COMM_WORLD_SIZE"),
-          "two launchers are at work: unset one's variables");
+    // torchrun may itself be started on each host by one of these; a step of one task is a shell.
+    for (const char* other : {"OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "PMI_SIZE"})
+      if (text(other) && !text("TORCHELASTIC_RUN_ID") && number(other, 1, kMaxWorld) != env.world &&
+          number(other, 1, kMaxWorld) != 1)
+        throw UsageError("WORLD_SIZE",
+                         "is " + std::to_string(env.world) + ", " + other + " is " + *text(other),
+                         "two launchers are at work: unset one's variables");
     if (env.world == 1) return env;
     if (text("LOCAL_RANK") || text("LOCAL_WORLD_SIZE"))
       read_pair("LOCAL_RANK", "LOCAL_WORLD_SIZE", env.local_rank, env.local_world);
@@ -101,12 +102,14 @@ LaunchEnv LaunchEnv::read() {
     read_address(env);
     env.agent_store = text("TORCHELASTIC_USE_AGENT_STORE") == "True";
     env.prefix = "restart " + text("TORCHELASTIC_RESTART_COUNT").value_or("0");
+    env.job = text("TORCHELASTIC_RUN_ID").value_or("");
   } else if (text("OMPI_COMM_WORLD_SIZE")) {
     env.launcher = Launcher::mpirun;
     read_pair("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", env.rank, env.world);
     if (env.world == 1) return env;
     read_pair("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE", env.local_rank, env.local_world);
-    meet(env, "mpi-" + safe(text("PMIX_NAMESPACE").value_or(std::to_string(::getppid()))));
+    env.job = text("PMIX_NAMESPACE").value_or("");
+    meet(env, "mpi-" + safe(env.job.empty() ? std::to_string(::getppid()) : env.job));
   } else if (text("SLURM_STEP_NUM_TASKS") && text("SLURM_PROCID") && text("SLURM_LOCALID")) {
     // Not SLURM_NTASKS: a batch script has it too, and is no rank.
     env.launcher = Launcher::srun;
@@ -114,8 +117,9 @@ LaunchEnv LaunchEnv::read() {
     if (env.world == 1) return env;
     env.local_rank = number("SLURM_LOCALID", 0, kMaxWorld);
     env.local_world = text("SLURM_STEP_NUM_NODES") == "1" ? env.world : 0;
-    meet(env, "slurm-" + safe(text("SLURM_JOB_ID").value_or("0") + "." + text("SLURM_STEP_ID").value_or("0") +
-                              "." + text("SLURM_RESTART_COUNT").value_or("0")));
+    env.job = text("SLURM_JOB_ID").value_or("0") + "." + text("SLURM_STEP_ID").value_or("0") + "." +
+              text("SLURM_RESTART_COUNT").value_or("0");
+    meet(env, "slurm-" + safe(env.job));
   } else if (text("PMI_SIZE")) {
     env.launcher = Launcher::mpirun;
     read_pair("PMI_RANK", "PMI_SIZE", env.rank, env.world);

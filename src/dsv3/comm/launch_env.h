@@ -17,6 +17,7 @@ struct LaunchEnv {
   int port = 0;
   bool agent_store = false;  // torchrun's agent serves the store: rank 0 is a client too
   std::string prefix;        // of keys: a restart does not read the keys of the start before
+  std::string job;           // the launcher's name of the job, equal on its ranks; "": it has none
 
   bool one_host() const { return local_world == world; }
 

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstring>
 #include <future>
+#include <memory>
 #include <numeric>
 #include <thread>
 #include <torch/csrc/distributed/c10d/FileStore.hpp>
@@ -35,6 +36,18 @@ void private_folder(const std::string& folder) {
       (info.st_mode & 077) != 0)
     throw RunError(folder, "is not a folder that only this user can enter", "remove it");
 }
+
+// A FileStore removes its file with the last rank; the folder that the ranks made for it goes then, too.
+// Lives longer than the store.
+struct FolderEnd {
+  std::string folder;  // "": nothing to remove
+  explicit FolderEnd(const LaunchEnv& env)
+      : folder(env.launcher == LaunchEnv::Launcher::own ? "" : env.folder) {}
+  FolderEnd(const FolderEnd&) = delete;
+  ~FolderEnd() {
+    if (!folder.empty()) ::rmdir(folder.c_str());
+  }
+};
 
 bool is_loopback(const std::string& host) { return host == "localhost" || host == "127.0.0.1"; }
 
@@ -90,8 +103,9 @@ void let_others_look(const StorePtr& store, const LaunchEnv& env) {
 
 // Every rank shows itself and what it is part of; two jobs that meet at one port see each other here.
 void meet(const StorePtr& store, const LaunchEnv& env, const MeshLayout& layout, const std::string& place) {
-  const std::string mine = "world " + std::to_string(env.world) + " replicate " +
-                           std::to_string(layout.replicate) + " ep " + std::to_string(layout.ep);
+  const std::string mine = (env.job.empty() ? "" : "job " + env.job + ": ") + "world " +
+                           std::to_string(env.world) + " replicate " + std::to_string(layout.replicate) +
+                           " ep " + std::to_string(layout.ep);
   if (store->add("came " + std::to_string(env.rank), 1) > 1)
     throw RunError(place, "rank " + std::to_string(env.rank) + " came twice",
                    "two jobs share this place, or RANK is exported to all ranks");
@@ -109,14 +123,16 @@ void meet(const StorePtr& store, const LaunchEnv& env, const MeshLayout& layout,
       let_others_look(store, env);
       throw RunError(place,
                      "rank " + std::to_string(rank) + " runs '" +
-                         printable(std::string(theirs.begin(), theirs.end())) + "', this rank '" + mine + "'",
+                         printable(std::string(theirs.begin(), theirs.end())) + "', this rank '" +
+                         printable(mine) + "'",
                      "two jobs share this place");
     }
   }
 }
 
-// Says in the store that a collective failed here, and names who does not say so within two seconds. On a
-// thread of its own: the link to the store may be what was cut, and a store then waits without end.
+// Says in the store that a collective failed here, and names who does not say so within two seconds; or rank
+// 0, when the store that it serves does not answer. On a thread of its own: a cut link to the store, or a
+// rank 0 that is stopped, is waited for without end.
 std::string silent_ranks(const StorePtr& store, const LaunchEnv& env) {
   const auto answer = std::make_shared<std::promise<std::string>>();
   std::future<std::string> names = answer->get_future();
@@ -129,7 +145,8 @@ std::string silent_ranks(const StorePtr& store, const LaunchEnv& env) {
       answer->set_value("");  // the store went with the rank that served it
     }
   }).detach();
-  return names.wait_for(std::chrono::seconds(4)) == std::future_status::ready ? names.get() : "";
+  if (names.wait_for(std::chrono::seconds(4)) == std::future_status::ready) return names.get();
+  return env.agent_store || !env.folder.empty() ? "" : "rank 0 (the store that it serves does not answer)";
 }
 
 }  // namespace
@@ -138,6 +155,7 @@ Mesh join(const LaunchEnv& env, const MeshLayout& layout, at::Device device, int
   const std::chrono::milliseconds timeout = std::chrono::seconds(timeout_s);
   const std::string place =
       env.folder.empty() ? env.host + ":" + std::to_string(env.port) : env.folder + "/store";
+  const auto folder_end = std::make_shared<FolderEnd>(env);
   StorePtr store;
   Transports transports;
   try {
@@ -165,7 +183,7 @@ Mesh join(const LaunchEnv& env, const MeshLayout& layout, at::Device device, int
   if (env.launcher == LaunchEnv::Launcher::own)
     publish_status(mesh.log(), env.folder + "/board");
   else
-    mesh.log().missing = [store, env](uint64_t) { return silent_ranks(store, env); };
+    mesh.log().missing = [folder_end, store, env](uint64_t) { return silent_ranks(store, env); };
   // Nobody goes on, and perhaps ends with an error of its own, while others are still connecting.
   mesh.sum(std::vector<int64_t>{1}, "rendezvous");
   return mesh;

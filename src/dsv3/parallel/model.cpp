@@ -5,6 +5,7 @@
 #include <charconv>
 
 #include "dsv3/base/error.h"
+#include "dsv3/ops/device.h"
 #include "dsv3/ops/torch_pch.h"
 #include "dsv3/parallel/all_to_all.h"
 
@@ -33,6 +34,8 @@ ExecOptions ExecOptions::from(const RunConfig& run) {
                                       {{"bf16", at::kBFloat16}, {"fp32", at::kFloat}, {"fp64", at::kDouble}});
   exec.device =
       choose<at::DeviceType>("train.device", run.train.device, {{"cpu", at::kCPU}, {"cuda", at::kCUDA}});
+  if (exec.device == at::kCUDA && num_cuda_devices() == 0)
+    throw UsageError("train.device", "'cuda', but no GPU is visible", "use cpu");
   const std::string& recompute = run.parallel.recompute;
   if (recompute.starts_with("every:")) {
     exec.recompute = Recompute::block;

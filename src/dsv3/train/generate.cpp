@@ -46,6 +46,8 @@ Tensor decode_hidden(Model& model, LatentCache& cache, const Tensor& tokens_BQ, 
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
     const int unit = model.table().block_unit(layer);
     const Unsharded unsharded(model.flat_units_of(unit));
+    if (layer + 1 < config.num_hidden_layers)
+      for (FlatUnit* next : model.flat_units_of(model.table().block_unit(layer + 1))) next->prefetch();
     x = cached_attention_half(pass, model.unit(unit), x, cache, layer, window.allowed_B1QT);
     x = ffn_half(pass, model.unit(unit), model.router_state(layer), x, {}).y_BSH;
   }
@@ -60,9 +62,11 @@ Tensor head_logits(Model& model, const Tensor& hidden_BQH) {
   return at::linear(hidden_BQH, model.head().data).to(at_least_fp32(hidden_BQH.scalar_type()));
 }
 
-// The main model's units: holding them for a whole generation spares a copy of the weights for every token.
-std::vector<FlatUnit*> main_units(const Model& model) {
+// The units that are held for a whole generation: the main model's, which spares an all-gather, or a copy, of
+// the weights for every token. None when the ranks share a model that may be too large for one of them.
+std::vector<FlatUnit*> held_units(const Model& model) {
   std::vector<FlatUnit*> units;
+  if (model.mesh().data().size() > 1 && model.exec().reshard != Reshard::never) return units;
   for (int unit = 0; unit <= model.table().head_unit(); ++unit)
     for (FlatUnit* flat : model.flat_units_of(unit)) units.push_back(flat);
   return units;
@@ -212,7 +216,7 @@ Tensor generate(Model& model, const Tensor& tokens_BS, const Tensor& mask_BS,
   Tensor out_BS = at::full({B, options.max_new_tokens}, options.eos.value_or(0), tokens_BS.options());
   if (options.max_new_tokens == 0) return out_BS;
 
-  const Unsharded unsharded(main_units(model));
+  const Unsharded unsharded(held_units(model));
   // The last new token is never read.
   LatentCache cache(model, B, tokens_BS.size(1) + options.max_new_tokens - 1);
   Tensor logits_BV = prefill(model, cache, tokens_BS, mask);

@@ -1,8 +1,11 @@
 #include "dsv3/train/metrics.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <cmath>
+#include <cstring>
 #include <fstream>
 
 #include "dsv3/base/error.h"
@@ -92,6 +95,10 @@ MetricsFile::~MetricsFile() { std::fclose(file_); }
 void MetricsFile::write(const std::string& line) {
   if (std::fputs((line + "\n").c_str(), file_) < 0 || std::fflush(file_) != 0)
     throw RunError(path_, "cannot be written", "is the disk full?");
+}
+
+void MetricsFile::sync() {
+  if (::fsync(::fileno(file_)) != 0) throw RunError(path_, fmt::format("fsync: {}", std::strerror(errno)));
 }
 
 int64_t memory_bytes(const char* field) {

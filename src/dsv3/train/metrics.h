@@ -51,6 +51,7 @@ class MetricsFile {
   MetricsFile(const MetricsFile&) = delete;
   MetricsFile& operator=(const MetricsFile&) = delete;
   void write(const std::string& line);
+  void sync();  // what was written survives a power failure; RunError like write()
 
  private:
   std::FILE* file_;

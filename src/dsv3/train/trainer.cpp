@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "dsv3/base/error.h"
+#include "dsv3/comm/agreement.h"
 #include "dsv3/ops/torch_pch.h"
 #include "dsv3/optim/schedule.h"
 
@@ -80,8 +81,12 @@ StepMetrics Trainer::step() {
   const double gamma = now(run_.schedule.gamma, run_.balance.gamma);
 
   comm_.begin();
-  const Batch batch = ahead_.take(state_.cursor, sequences);
-  metrics.data_s = seconds_since(start);
+  Batch batch;
+  // A token that one rank alone finds to be wrong is everybody's error.
+  on_all_ranks(model_.mesh(), [&] {
+    batch = ahead_.take(state_.cursor, sequences);
+    metrics.data_s = seconds_since(start);
+  });
 
   Step step = model_.begin_step(batch);
   TrainState after = state_;

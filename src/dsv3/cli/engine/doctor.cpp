@@ -11,6 +11,7 @@
 #include "dsv3/base/json.h"
 #include "dsv3/cli/command.h"
 #include "dsv3/cli/engine/commands.h"
+#include "dsv3/cli/engine/load_model.h"
 #include "dsv3/cli/engine/ranks.h"
 #include "dsv3/config/run_config.h"
 #include "dsv3/ops/cpu/gemm.h"
@@ -33,7 +34,7 @@ double rate(Group& group, int64_t bytes, const std::function<void()>& call) {
   return group.size() > 1 ? static_cast<double>(bytes) / seconds[2] : 0;
 }
 
-// Each group of the mesh with more than one rank: who is in it (of rank 0) and what it moves.
+// Each group of the mesh with more than one rank: how many are in it (of rank 0) and what it moves.
 Json measure_groups(const Mesh& mesh) {
   constexpr int64_t kBytes = 16 << 20;
   Json out = Json::array();
@@ -61,12 +62,17 @@ Json measure_groups(const Mesh& mesh) {
 
 int doctor_command(std::vector<std::string> args) {
   CLI::App app("What this machine offers, what is wrong with it and how to mend it.", "dsv3 doctor");
-  app.footer(kNprocHelp);
+  app.footer(std::string(kNprocHelp) + "\n  keys of a run, listed by dsv3 config --help: --parallel.*");
   bool json = false;
   app.add_flag("--json", json, "print JSON");
   const std::vector<std::string> flags = take_run_flags(args);
   if (!parse_args(app, args)) return 0;
-  const Mesh mesh = Mesh::create(RunConfig::from_flags(flags).parallel);
+  require_obeyed(flags, {"parallel."});
+  // No model is asked for: one with as many experts as ranks, that any ep divides.
+  ModelConfig model;
+  model.n_routed_experts = LaunchEnv::read().world;
+  model.n_group = model.topk_group = model.num_experts_per_tok = 1;
+  const Mesh mesh = Mesh::create(RunConfig::from_flags(flags, model).parallel);
   speak_on_rank_zero(mesh);
 
   const bool amx = cpu::has_amx_bf16();
@@ -100,8 +106,13 @@ int doctor_command(std::vector<std::string> args) {
     fmt::print("{}\n", out.dump());
   } else {
     for (const auto& [key, value] : out.items())
-      if (key != "problems")
+      if (!value.is_array())
         fmt::print("{:<16} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+    for (const auto& group : out.value("groups", Json::array()))
+      fmt::print("group {:<12} {} ranks, MB/s: all-gather {}, reduce-scatter {}, all-to-all {}\n",
+                 group["group"].get<std::string>(), group["ranks"].dump(),
+                 group["all_gather_MB_per_s"].dump(), group["reduce_scatter_MB_per_s"].dump(),
+                 group["all_to_all_MB_per_s"].dump());
     for (const auto& problem : problems) fmt::print("problem          {}\n", problem.get<std::string>());
     if (problems.empty()) fmt::print("nothing to mend\n");
   }

@@ -28,6 +28,17 @@ void ModelFlags::add_to(CLI::App& app) {
   app.footer(app.get_footer() + "  keys of a run, listed by dsv3 config --help:" + obeyed);
 }
 
+void require_obeyed(const std::vector<std::string>& flags, const std::vector<std::string>& keys) {
+  for (const std::string& flag : flags) {
+    const bool obeyed = std::any_of(keys.begin(), keys.end(), [&](const std::string& key) {
+      return key.ends_with('.') ? flag.starts_with(key) : flag.starts_with(key + "=");
+    });
+    if (!obeyed || flag.starts_with("model.init="))
+      throw UsageError("--" + printable(flag.substr(0, flag.find('='))), "is no flag of this command",
+                       "see --help");
+  }
+}
+
 std::filesystem::path model_folder(const std::filesystem::path& path, const std::string& flag) {
   std::error_code error;
   if (!std::filesystem::is_directory(path, error))
@@ -43,14 +54,7 @@ std::filesystem::path model_folder(const std::filesystem::path& path, const std:
 
 LoadedModel load_model(const ModelFlags& model, std::vector<std::string> flags, bool gradients,
                        const std::string& dtype) {
-  for (const std::string& flag : flags) {
-    const bool obeyed = std::any_of(model.keys.begin(), model.keys.end(), [&](const std::string& key) {
-      return key.ends_with('.') ? flag.starts_with(key) : flag.starts_with(key + "=");
-    });
-    if (!obeyed || flag.starts_with("model.init="))
-      throw UsageError("--" + printable(flag.substr(0, flag.find('='))), "is no flag of this command",
-                       "see --help");
-  }
+  require_obeyed(flags, model.keys);
   if (!dtype.empty()) flags.push_back("train.dtype=" + dtype);
   LoadedModel loaded;
   loaded.folder = model_folder(model.folder);

@@ -22,6 +22,9 @@ struct ModelFlags {
   std::vector<std::string> keys;  // keys of a run, or "section.", that the command obeys
   void add_to(CLI::App& app);     // keys go into its help
 };
+// UsageError for a run flag ("section.key=value") that is none of the keys which a command obeys; "parallel."
+// stands for a section.
+void require_obeyed(const std::vector<std::string>& flags, const std::vector<std::string>& keys);
 // The folder of the weights themselves. UsageError naming the flag when nothing is there.
 std::filesystem::path model_folder(const std::filesystem::path& path, const std::string& flag = "--model");
 

@@ -10,16 +10,21 @@ namespace dsv3 {
 // The run's own while it lives: a second run on the folder is refused.
 class RunFolder {
  public:
-  // Creates it. A folder that is not empty needs checkpoint.resume. UsageError: not empty, or another run is
-  // at work in it.
+  // A folder that is not empty needs checkpoint.resume, and has to hold a run: nothing is ever removed from
+  // another. UsageError: neither, or checkpoint.resume names a checkpoint of elsewhere and the folder has
+  // some of its own.
+  static void require_usable(const RunConfig& run);
+  // Creates it. UsageError as above, or another run is at work in it.
   explicit RunFolder(const RunConfig& run);
   ~RunFolder();
   RunFolder(const RunFolder&) = delete;
   RunFolder& operator=(const RunFolder&) = delete;
 
   // The run begins behind `step`: writes run.toml, drops what a killed run left half-written and later lines
-  // of metrics.jsonl, sets later checkpoints aside, and drops hf/ unless the run has ended there.
-  void begin(const RunConfig& run, int64_t step, bool done) const;
+  // of metrics.jsonl, sets later checkpoints aside, and hf/ unless the run has ended there (as hf.passed).
+  // Returns how many lines of metrics.jsonl could not be read and were dropped. UsageError: hf/ is there and
+  // the run begins at 0, so no checkpoint holds what it holds.
+  int64_t begin(const RunConfig& run, int64_t step, bool done) const;
 
  private:
   int lock_ = -1;

@@ -18,7 +18,6 @@
 #include "dsv3/cli/engine/run_log.h"
 #include "dsv3/comm/agreement.h"
 #include "dsv3/convert/run_folder.h"
-#include "dsv3/ops/device.h"
 #include "dsv3/train/trainer.h"
 
 namespace dsv3 {
@@ -72,11 +71,6 @@ void initialise(Model& model, const RunConfig& run, RunLog& log) {
                       missing.empty() ? "" : fmt::format(", {} MTP modules initialised", missing.size())));
 }
 
-void check_supported(const RunConfig& run) {
-  if (run.train.device == "cuda" && num_cuda_devices() == 0)
-    throw UsageError("train.device", "'cuda', but no GPU is visible", "use cpu");
-}
-
 std::vector<std::string> lines_of(const std::string& text) {
   std::vector<std::string> lines;
   std::istringstream in(text);
@@ -118,7 +112,6 @@ int train_command(std::vector<std::string> args) {
   if (!parse_args(app, args)) return 0;
   const RunConfig run = RunConfig::load(file, flags);
   run.check_paths();
-  check_supported(run);
   const Mesh mesh = Mesh::create(run.parallel, ExecOptions::from(run).device);
   set_determinism(run.train.deterministic);
 
@@ -131,9 +124,12 @@ int train_command(std::vector<std::string> args) {
   const std::filesystem::path out = run.train.out;
   std::optional<RunFolder> folder;  // rank 0's
   std::optional<Resumed> resumed;
-  if (!run.checkpoint.resume.empty()) {
+  on_rank_zero(mesh, [&] {
+    RunFolder::require_usable(run);
     // Locked before it is looked at: the run before may be saving still.
-    on_rank_zero(mesh, [&] { folder.emplace(run); });
+    if (!run.checkpoint.resume.empty()) folder.emplace(run);
+  });
+  if (!run.checkpoint.resume.empty()) {
     resumed = resume(model, optimizer, run, [&](const std::string& line) { log.warn("warning: " + line); });
   }
   if (!resumed) initialise(model, run, log);
@@ -142,8 +138,11 @@ int train_command(std::vector<std::string> args) {
   std::optional<MetricsFile> metrics_file;  // rank 0's
   on_rank_zero(mesh, [&] {
     if (!folder) folder.emplace(run);
-    folder->begin(run, trainer.state().step, trainer.done());
+    const int64_t unreadable = folder->begin(run, trainer.state().step, trainer.done());
     log.open(out / "log.txt");
+    if (unreadable > 0)
+      log.warn(fmt::format("warning: {}: {} lines could not be read and are dropped",
+                           (out / "metrics.jsonl").string(), unreadable));
     metrics_file.emplace(out / "metrics.jsonl");
   });
   auto write_metrics = [&](const std::string& line) {
@@ -165,6 +164,11 @@ int train_command(std::vector<std::string> args) {
   auto tell = [&](const std::string& text) {
     for (const std::string& line : lines_of(text))
       line.starts_with("warning: ") ? log.warn(line) : log.say(line);
+  };
+  auto save = [&] {
+    // What a checkpoint stands behind survives with it.
+    on_rank_zero(mesh, [&] { metrics_file->sync(); });
+    tell(saver.begin(trainer.state()));
   };
   auto evaluate_now = [&] {
     const EvalResult result = evaluate(model, *valid, run.train.micro_batch, run.eval.batches);
@@ -202,13 +206,12 @@ int train_command(std::vector<std::string> args) {
     if (valid && run.eval.every > 0 && metrics.step % run.eval.every == 0 && !trainer.done()) evaluate_now();
     saving.run([&] {
       tell(saver.poll());
-      if (run.checkpoint.every > 0 && metrics.step % run.checkpoint.every == 0)
-        tell(saver.begin(trainer.state()));
+      if (run.checkpoint.every > 0 && metrics.step % run.checkpoint.every == 0) save();
     });
     signal = agreed_signal(mesh);
   }
   if (!trainer.done() || run.checkpoint.every > 0) {
-    tell(saver.begin(trainer.state()));
+    save();
     tell(saver.poll(/*wait=*/true));
   }
   signals.reset();
