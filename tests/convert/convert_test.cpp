@@ -1,15 +1,11 @@
 // From one format to the other and back.
-#include "dsv3/convert/convert.h"
-
 #include <gtest/gtest.h>
 
 #include <random>
 
-#include "convert/hf_case.h"
+#include "convert/convert_case.h"
 #include "dsv3/base/json.h"
-#include "dsv3/convert/checkpoint.h"
 #include "dsv3/convert/dcp_folder.h"
-#include "dsv3/convert/hf_writer.h"
 #include "dsv3/convert/model_weights.h"
 
 namespace dsv3 {
@@ -18,42 +14,7 @@ namespace {
 namespace fs = std::filesystem;
 using test::small_config;
 
-class Convert : public testing::Test {
- protected:
-  fs::path hf(const std::string& name, const ModelConfig& config = small_config(),
-              DType dtype = DType::bf16) {
-    write_hf_folder(dir / name, config, test::small_source, {.dtype = dtype});
-    return dir / name;
-  }
-  ConvertSummary run(
-      const fs::path& from, const fs::path& to, FolderFormat format,
-      const std::function<void(ConvertOptions&)>& change = [](ConvertOptions&) {}) {
-    ConvertOptions options;
-    options.to = format;
-    change(options);
-    return convert(from, to, options);
-  }
-  void expect_equal(const fs::path& a, const fs::path& b) {
-    const auto differences = diff_checkpoints(a, b);
-    for (const auto& difference : differences) ADD_FAILURE() << difference.name << ": " << difference.what;
-  }
-  static std::string bytes_of(const fs::path& path) {
-    std::string bytes(fs::file_size(path), '\0');
-    InputFile(path).read(std::as_writable_bytes(std::span(bytes.data(), bytes.size())), 0);
-    return bytes;
-  }
-  static void expect_same_files(const fs::path& a, const fs::path& b) {
-    size_t files = 0;
-    for (const auto& entry : fs::directory_iterator(a)) {
-      const fs::path other = b / entry.path().filename();
-      ASSERT_TRUE(fs::exists(other)) << other;
-      EXPECT_EQ(bytes_of(entry.path()), bytes_of(other)) << other;
-      ++files;
-    }
-    EXPECT_EQ(files, static_cast<size_t>(std::distance(fs::directory_iterator(b), {})));
-  }
-  test::TempDir dir;
-};
+using Convert = test::ConvertCase;
 
 TEST_F(Convert, ToDcpAndBackIsEqualByteForByte) {
   for (const auto& [name, config] : std::map<std::string, ModelConfig>{{"plain", small_config()},
@@ -137,17 +98,6 @@ TEST_F(Convert, DTypesAreRoundedToNearest) {
   run(wide, dir / "same", FolderFormat::dcp);
   run(dir / "same", dir / "wide2", FolderFormat::hf);
   expect_equal(wide, dir / "wide2");
-}
-
-TEST_F(Convert, Fp8RoundTripKeepsCodesAndScales) {
-  run(hf("hf"), dir / "fp8", FolderFormat::hf, [](ConvertOptions& o) { o.dtype = DType::f8_e4m3; });
-  run(dir / "fp8", dir / "again", FolderFormat::hf, [](ConvertOptions& o) { o.dtype = DType::f8_e4m3; });
-  expect_equal(dir / "fp8", dir / "again");
-  // Through fp32 masters too.
-  run(dir / "fp8", dir / "dcp", FolderFormat::dcp, [](ConvertOptions& o) { o.dtype = DType::f32; });
-  run(dir / "dcp", dir / "third", FolderFormat::hf, [](ConvertOptions& o) { o.dtype = DType::f8_e4m3; });
-  expect_equal(dir / "fp8", dir / "third");
-  EXPECT_EQ(read_json(dir / "fp8/config.json")["quantization_config"]["quant_method"], "fp8");
 }
 
 TEST_F(Convert, AShorterModelKeepsItsMtpModules) {

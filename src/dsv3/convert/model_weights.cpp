@@ -14,6 +14,7 @@
 #include "dsv3/base/error.h"
 #include "dsv3/convert/dcp_folder.h"
 #include "dsv3/convert/dtype.h"
+#include "dsv3/convert/fp8.h"
 #include "dsv3/convert/hf_weights.h"
 #include "dsv3/convert/problems.h"
 
@@ -245,6 +246,22 @@ void ModelWeights::read_bytes(const ParamSpec& spec, int64_t begin, DType dtype,
                     store_->read(tensor, first, values);
                     encode(values, dtype, bytes);
                   });
+}
+
+bool ModelWeights::read_fp8(const ParamSpec& spec, int64_t begin, std::span<std::byte> codes,
+                            std::span<float> scales) const {
+  const auto holds = [&](const Source& source) {
+    return source.tensor != nullptr && source.tensor->dtype == DType::f8_e4m3 && source.begin <= begin &&
+           begin + static_cast<int64_t>(codes.size()) <= source.end;
+  };
+  const auto source = std::ranges::find_if(sources_of(spec), holds);
+  if (source == sources_of(spec).end()) return false;
+  const int64_t first = begin - source->begin, cols = source->shape[1];
+  if (first % (kFp8Block * cols) != 0) return false;
+  const StoredTensor& stored = *store_->find(fp8_scale_name(source->tensor->name));
+  store_->read_bytes(*source->tensor, first, codes);
+  store_->read_bytes(stored, first / cols / kFp8Block * stored.shape[1], std::as_writable_bytes(scales));
+  return true;
 }
 
 }  // namespace dsv3

@@ -54,6 +54,10 @@ class ModelWeights {
   void read(const ParamSpec& spec, int64_t begin, std::span<double> out) const;
   // The same in `dtype` (F64, F32, F16, BF16): copied where it is stored so, else rounded to nearest.
   void read_bytes(const ParamSpec& spec, int64_t begin, DType dtype, std::span<std::byte> out) const;
+  // Codes and scales as they are stored (convert/fp8.h) of whole rows of blocks of one tensor in F8_E4M3:
+  // elements from the first of a row of blocks on. False where they are stored otherwise: nothing is read.
+  bool read_fp8(const ParamSpec& spec, int64_t begin, std::span<std::byte> codes,
+                std::span<float> scales) const;
 
  private:
   // A stored tensor and the elements of the parameter that it holds.
