@@ -99,6 +99,29 @@ TEST_F(ConvertCommand, ADcpFolderWithoutItsConfigNeedsTheFlag) {
   expect_failure(dsv3({"convert", dcp, at("hf")}), ExitCode::usage, {"--config", "holds no config.json"});
   const std::string hf = made(dcp, "hf", {"--config", kModel + "/config.json"});
   EXPECT_EQ(dsv3({"ckpt", "diff", made(kModel, "direct", {"--to", "hf"}), hf}).code, 0);
+  expect_failure(dsv3({"export", dcp, at("exported")}), ExitCode::usage,
+                 {"--config", "holds no config.json"});
+  const Result exported =
+      dsv3({"export", dcp, at("exported"), "--dtype", "keep", "--config", kModel + "/config.json"});
+  EXPECT_EQ(exported.code, 0) << exported.err;
+  EXPECT_EQ(dsv3({"ckpt", "diff", hf, at("exported")}).code, 0);
+}
+
+// Before anything is read or written, whatever the command.
+TEST_F(ConvertCommand, AnEmptyNameOfWhatIsWrittenIsRefused) {
+  const std::string text = write_file(dir_ / "text.txt", "some text").string();
+  const RunOptions here{.cwd = dir_.path()};
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"convert", kModel, ""},
+        {"convert", kModel, "--output", ""},
+        {"convert", kModel, "", "--dry-run"},
+        {"export", kModel, ""},
+        {"prepare", text, "--out", ""},
+        {"tokenizer", "train", text, "--vocab-size", "300", "--out", ""}}) {
+    SCOPED_TRACE(command[0]);
+    expect_failure(dsv3(command, here), ExitCode::usage, {});
+    EXPECT_EQ(std::distance(fs::directory_iterator(dir_.path()), {}), 1);
+  }
 }
 
 TEST_F(ConvertCommand, ReadsTheReferencesLayout) {

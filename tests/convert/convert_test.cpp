@@ -203,6 +203,7 @@ TEST_F(Convert, Row82OutputThatIsTheInputAndOtherMistakes) {
   test::expect_error(ExitCode::usage, {"none", "no such"},
                      [&] { run(dir / "none", dir / "x", FolderFormat::dcp); });
   EXPECT_FALSE(fs::exists(dir / "x.partial"));
+  test::expect_error(ExitCode::usage, {"has no name"}, [&] { run(from, "", FolderFormat::dcp); });
 }
 
 TEST_F(Convert, DryRunWritesNothing) {

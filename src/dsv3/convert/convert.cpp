@@ -21,6 +21,7 @@ namespace {
 constexpr uint64_t kMaxCompanion = 64u << 20;
 
 void check_target(const fs::path& source, const fs::path& target) {
+  if (target.empty()) throw UsageError("the folder to write", "has no name", "name a new folder");
   std::error_code error;
   const fs::path from = fs::weakly_canonical(source, error);
   fs::path to = fs::weakly_canonical(target, error);
