@@ -289,39 +289,5 @@ TEST_F(Convert, WithoutAManifestDataIsCheckedByItsCrcAndCalledUnverified) {
                            [&] { verify_checkpoint(dir / "dcp", 1); });
 }
 
-TEST_F(Convert, Row71And72AShardOfAnotherRunAndAMissingOne) {
-  run(hf("hf"), dir / "dcp", FolderFormat::dcp, [](ConvertOptions& o) { o.max_file_bytes = 2000; });
-  const std::string own = bytes_of(dir / "dcp/__0_1.distcp");
-  const auto load = [&] {
-    const ModelWeights weights(dir / "dcp", small_config());
-    std::vector<float> values;
-    for (const ParamSpec& spec : param_table(small_config()).params) {
-      values.resize(static_cast<size_t>(spec.numel()));
-      weights.read(spec, 0, values);
-    }
-  };
-  test::write_file(dir / "dcp/__0_1.distcp", bytes_of(dir / "dcp/__0_2.distcp"));
-  test::expect_input_error({"__0_1.distcp"}, load);
-  fs::remove(dir / "dcp/__0_1.distcp");
-  test::expect_input_error({"__0_1.distcp", "no such file"}, load);
-  // The same without a manifest.
-  fs::remove(dir / "dcp/manifest.json");
-  test::expect_input_error({"__0_1.distcp", "no such file"}, load);
-  test::write_file(dir / "dcp/__0_1.distcp", bytes_of(dir / "dcp/__0_2.distcp"));
-  test::expect_input_error({"__0_1.distcp"}, load);
-}
-
-TEST_F(Convert, MissingAndUnexpectedTensorsOfADcpFolderAreListed) {
-  run(hf("hf"), dir / "dcp", FolderFormat::dcp);
-  ModelConfig other = small_config();
-  other.num_hidden_layers = 4;
-  other.num_nextn_predict_layers = 0;
-  test::expect_input_error({".metadata", "is missing"}, [&] { ModelWeights(dir / "dcp", other); });
-  other = small_config();
-  other.vocab_size = 25;
-  test::expect_input_error({".metadata", "has shape [24, 8], expected [25, 8]"},
-                           [&] { ModelWeights(dir / "dcp", other); });
-}
-
 }  // namespace
 }  // namespace dsv3

@@ -58,14 +58,19 @@ std::vector<SharedCopy> copies_of(const ModelConfig& config) {
 
 std::string model_prefix(const TensorStore& store) {
   constexpr std::string_view kFirst = "model.embed_tokens.weight";
-  std::optional<std::string> prefix;
+  std::vector<std::string> found;
   for (const auto& [name, tensor] : store.tensors()) {
     const size_t length = name.size() - std::min(name.size(), kFirst.size());
     const bool whole_part = length == 0 || name[length - 1] == '.';
-    if (name.ends_with(kFirst) && whole_part && (!prefix || length < prefix->size()))
-      prefix = name.substr(0, length);
+    if (name.ends_with(kFirst) && whole_part) found.push_back(name.substr(0, length));
   }
-  return prefix.value_or("");
+  if (found.empty()) return "";
+  if (found.size() == 1) return found.front();
+  for (const char* usual : {"", "model."})
+    if (std::ranges::find(found, usual) != found.end()) return usual;
+  throw InputError(store.file(), found[0] + std::string(kFirst),
+                   fmt::format("and {}{} are of two models", printable(found[1]), kFirst),
+                   "save one of them alone, or under the key 'model'");
 }
 
 ModelWeights::ModelWeights(const std::filesystem::path& folder, const ModelConfig& config,

@@ -14,16 +14,17 @@
 
 namespace dsv3 {
 
-// What stands before the model's own names in a store's keys ("model." in a DCP folder of {"model": …}): the
-// shortest prefix that an embedding has. Empty when there is none.
+// What stands before the model's own names in a store's keys ("model." in a DCP folder of {"model": …}), told
+// by the embedding; empty when there is none. Of several embeddings the one without a prefix, else that of
+// "model."; InputError naming two of them when neither is there: {"ema": …, "student": …}.
 std::string model_prefix(const TensorStore& store);
 
 class ModelWeights {
  public:
   // Opens the folder as what it is: a DCP folder (`.metadata`), else a Hugging Face folder.
   //   - A parameter is stored whole under its own name (DCP), or as its Hugging Face tensors. Keys of a DCP
-  //     folder may have a common prefix ("model."); what is none of the model's (optimizer state) is not
-  //     looked at.
+  //     folder may have a common prefix (model_prefix()); what is none of the model's (optimizer state) is
+  //     not looked at.
   //   - Every missing, unexpected or wrong-shaped tensor is listed in one InputError (first 20, then a
   //   count).
   //   - Ignored: rotary_emb.inv_freq, and MTP layers beyond num_nextn_predict_layers.
