@@ -181,6 +181,42 @@ TEST_F(Convert, ALatePartFindsItsConversionComplete) {
   refuse([](ConvertOptions&) {});
 }
 
+// Two that would write the same files: the second is told, and the first isn't disturbed. Parts run side by
+// side.
+TEST_F(Convert, AnEqualConversionAtTheSameTimeIsRefused) {
+  const fs::path from = hf("hf");
+  ConvertOptions options;
+  options.max_file_bytes = 1500;
+  const auto refuse = [&](int64_t part, int64_t parts) {
+    ConvertOptions second = options;
+    second.part = part;
+    second.parts = parts;
+    test::expect_error(ExitCode::usage, {"out: another process is writing it", "--part"},
+                       [&] { convert(from, dir / "out", second); });
+  };
+  int inside = 0;
+  const auto meanwhile = [&](uint64_t, uint64_t) {
+    if (inside++ > 0) return;
+    refuse(1, 1);
+    refuse(1, 2);
+    refuse(3, 3);
+  };
+  EXPECT_TRUE(convert(from, dir / "out", options, meanwhile).complete);
+  EXPECT_GT(inside, 3);
+  fs::remove_all(dir / "out");
+  options.parts = 2;
+  inside = 0;
+  const auto other_part = [&](uint64_t, uint64_t) {
+    if (inside++ > 0) return;
+    refuse(1, 1);
+    refuse(1, 2);
+    ConvertOptions second = options;
+    second.part = 2;
+    EXPECT_FALSE(convert(from, dir / "out", second).complete);
+  };
+  EXPECT_TRUE(convert(from, dir / "out", options, other_part).complete);
+}
+
 TEST_F(Convert, AnotherConversionsLeftoversAreRefused) {
   const fs::path from = hf("hf");
   ConvertOptions options;

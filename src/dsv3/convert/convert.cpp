@@ -116,6 +116,7 @@ ConvertSummary convert(const fs::path& path, const fs::path& target, const Conve
   for (size_t i = 0; i < files.size(); ++i) {
     names.push_back(files[i].name);
     if (static_cast<int64_t>(i) % options.parts != options.part - 1) continue;
+    partial.claim(static_cast<int64_t>(i));
     if (partial.has(files[i].name)) {
       ++summary.files_kept;
       continue;

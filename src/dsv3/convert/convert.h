@@ -43,9 +43,10 @@ using ConvertProgress = std::function<void(uint64_t done, uint64_t total)>;
 
 // source: a Hugging Face folder, a DCP folder or a run (its newest checkpoint). Written into TARGET.partial
 // and renamed when it is whole, synced and has its manifest.json; an interrupted conversion goes on where it
-// was. A part of a conversion that is complete finds nothing to do. UsageError: target exists or is the
-// source, TARGET.partial is of another conversion, no config.json, from_reference and no DCP folder.
-// InputError: the weights do not fit config.json, a byte differs from a manifest or a CRC.
+// was. A part of a conversion that is complete finds nothing to do. UsageError: target is empty, exists, is
+// the source or is being written by another process that is no other part, TARGET.partial is of another
+// conversion, no config.json, from_reference and no DCP folder. InputError: the weights do not fit
+// config.json, a byte differs from a manifest or a CRC.
 ConvertSummary convert(const std::filesystem::path& source, const std::filesystem::path& target,
                        const ConvertOptions& options, const ConvertProgress& progress = {});
 
