@@ -146,10 +146,14 @@ TEST_F(ConvertCommand, DamageIsNamedByFileAndBytes) {
   const std::string dcp = made(kModel, "dcp");
   EXPECT_EQ(dsv3({"ckpt", "verify", dcp}).code, 0);
   damage(dir_ / "dcp/__0_0.distcp");
+  // The first on stderr, in one line; all of them on stdout.
+  damage(dir_ / "dcp/config.json");
   const Result result = dsv3({"ckpt", "verify", dcp});
-  EXPECT_EQ(result.code, static_cast<int>(ExitCode::content));
-  EXPECT_NE(result.err.find("dsv3: error: " + dcp + "/__0_0.distcp: bytes 0 to "), std::string::npos)
-      << result.err;
+  expect_failure(result, ExitCode::content,
+                 {"dsv3: error: " + dcp + "/__0_0.distcp: bytes 0 to ", "2 damaged ranges in all"});
+  for (const char* name : {"/__0_0.distcp: bytes 0 to ", "/config.json: bytes 0 to "})
+    EXPECT_NE(result.out.find(dcp + name), std::string::npos) << result.out;
+  damage(dir_ / "dcp/config.json");  // and back
   expect_failure(dsv3({"convert", dcp, at("hf")}), ExitCode::content, {"__0_0.distcp", "bytes 0 to"});
   EXPECT_FALSE(fs::exists(dir_ / "hf"));
   const Result as_json = dsv3({"ckpt", "verify", dcp, "--json"});
