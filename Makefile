@@ -73,9 +73,9 @@ asan: setup    ## the tests of the torch-free rooms under ASan and UBSan
 	@$(CTEST) --test-dir build/asan -L core
 
 .PHONY: fuzz
-fuzz: setup    ## the parsers of untrusted files under libFuzzer; FUZZ_SECONDS=60 each
+fuzz: setup    ## the parsers of untrusted files under libFuzzer; FUZZ_SECONDS=120 each
 	@tools/setup fuzz
-	@tools/fuzz $(or $(FUZZ_SECONDS),60)
+	@tools/fuzz $(or $(FUZZ_SECONDS),120)
 
 .PHONY: mutate
 mutate: setup  ## known mistakes, put in one at a time: each must fail a test
