@@ -56,10 +56,11 @@ test-peers: build  ## against transformers: goldens made anew and compared (fetc
 	@$(PEERS) tools/peers/prepare.py
 
 .PHONY: bench
-bench: build   ## training speed, here and in transformers, alternating in one run
+bench: build   ## training speed, here and in transformers, alternating in one run; conversion against cp
 	@tools/setup peers
 	@$(PEERS) tools/peers/bench.py
 	@$(PEERS) tools/peers/bench.py --ranks 2
+	@tools/bench_convert.py --check
 
 .PHONY: lint
 lint: setup    ## format, clang-tidy, include order, headers that compile alone
