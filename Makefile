@@ -56,10 +56,11 @@ test-peers: build  ## against transformers: goldens made anew and compared (fetc
 	@$(PEERS) tools/peers/prepare.py
 
 .PHONY: bench
-bench: build   ## training speed, here and in transformers, alternating in one run
+bench: build   ## training speed, here and in transformers, alternating in one run; conversion against cp
 	@tools/setup peers
 	@$(PEERS) tools/peers/bench.py
 	@$(PEERS) tools/peers/bench.py --ranks 2
+	@tools/bench_convert.py --check
 
 .PHONY: lint
 lint: setup    ## format, clang-tidy, include order, headers that compile alone
@@ -73,9 +74,9 @@ asan: setup    ## the tests of the torch-free rooms under ASan and UBSan
 	@$(CTEST) --test-dir build/asan -L core
 
 .PHONY: fuzz
-fuzz: setup    ## the parsers of untrusted files under libFuzzer; FUZZ_SECONDS=60 each
+fuzz: setup    ## the parsers of untrusted files under libFuzzer; FUZZ_SECONDS=120 each
 	@tools/setup fuzz
-	@tools/fuzz $(or $(FUZZ_SECONDS),60)
+	@tools/fuzz $(or $(FUZZ_SECONDS),120)
 
 .PHONY: mutate
 mutate: setup  ## known mistakes, put in one at a time: each must fail a test

@@ -126,6 +126,17 @@ TEST(AtomicFile, FullDiskIsARunErrorThatNamesThePath) {
   expect_error(ExitCode::failed, {"/none/a: cannot be written"}, [&] { AtomicFile file(dir / "none/a"); });
 }
 
+TEST(CreateFolders, MakesWhatIsMissing) {
+  test::TempDir dir;
+  create_folders(dir / "a/b/c/");
+  EXPECT_TRUE(std::filesystem::is_directory(dir / "a/b/c"));
+  EXPECT_NO_THROW(create_folders(dir / "a/b/c"));
+  EXPECT_NO_THROW(create_folders(""));
+  test::write_file(dir / "file", "");
+  for (const char* name : {"file", "file/a", "file/a/b"})
+    test::expect_error(ExitCode::failed, {"/file", "cannot be created"}, [&] { create_folders(dir / name); });
+}
+
 TEST(RenameSynced, TakesTheNameAndNamesBothWhenItCannot) {
   TempDir dir;
   write_file(dir / "a", "new");

@@ -99,6 +99,29 @@ TEST_F(ConvertCommand, ADcpFolderWithoutItsConfigNeedsTheFlag) {
   expect_failure(dsv3({"convert", dcp, at("hf")}), ExitCode::usage, {"--config", "holds no config.json"});
   const std::string hf = made(dcp, "hf", {"--config", kModel + "/config.json"});
   EXPECT_EQ(dsv3({"ckpt", "diff", made(kModel, "direct", {"--to", "hf"}), hf}).code, 0);
+  expect_failure(dsv3({"export", dcp, at("exported")}), ExitCode::usage,
+                 {"--config", "holds no config.json"});
+  const Result exported =
+      dsv3({"export", dcp, at("exported"), "--dtype", "keep", "--config", kModel + "/config.json"});
+  EXPECT_EQ(exported.code, 0) << exported.err;
+  EXPECT_EQ(dsv3({"ckpt", "diff", hf, at("exported")}).code, 0);
+}
+
+// Before anything is read or written, whatever the command.
+TEST_F(ConvertCommand, AnEmptyNameOfWhatIsWrittenIsRefused) {
+  const std::string text = write_file(dir_ / "text.txt", "some text").string();
+  const RunOptions here{.cwd = dir_.path()};
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"convert", kModel, ""},
+        {"convert", kModel, "--output", ""},
+        {"convert", kModel, "", "--dry-run"},
+        {"export", kModel, ""},
+        {"prepare", text, "--out", ""},
+        {"tokenizer", "train", text, "--vocab-size", "300", "--out", ""}}) {
+    SCOPED_TRACE(command[0]);
+    expect_failure(dsv3(command, here), ExitCode::usage, {});
+    EXPECT_EQ(std::distance(fs::directory_iterator(dir_.path()), {}), 1);
+  }
 }
 
 TEST_F(ConvertCommand, ReadsTheReferencesLayout) {
@@ -123,10 +146,14 @@ TEST_F(ConvertCommand, DamageIsNamedByFileAndBytes) {
   const std::string dcp = made(kModel, "dcp");
   EXPECT_EQ(dsv3({"ckpt", "verify", dcp}).code, 0);
   damage(dir_ / "dcp/__0_0.distcp");
+  // The first on stderr, in one line; all of them on stdout.
+  damage(dir_ / "dcp/config.json");
   const Result result = dsv3({"ckpt", "verify", dcp});
-  EXPECT_EQ(result.code, static_cast<int>(ExitCode::content));
-  EXPECT_NE(result.err.find("dsv3: error: " + dcp + "/__0_0.distcp: bytes 0 to "), std::string::npos)
-      << result.err;
+  expect_failure(result, ExitCode::content,
+                 {"dsv3: error: " + dcp + "/__0_0.distcp: bytes 0 to ", "2 damaged ranges in all"});
+  for (const char* name : {"/__0_0.distcp: bytes 0 to ", "/config.json: bytes 0 to "})
+    EXPECT_NE(result.out.find(dcp + name), std::string::npos) << result.out;
+  damage(dir_ / "dcp/config.json");  // and back
   expect_failure(dsv3({"convert", dcp, at("hf")}), ExitCode::content, {"__0_0.distcp", "bytes 0 to"});
   EXPECT_FALSE(fs::exists(dir_ / "hf"));
   const Result as_json = dsv3({"ckpt", "verify", dcp, "--json"});

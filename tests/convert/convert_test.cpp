@@ -1,15 +1,11 @@
 // From one format to the other and back.
-#include "dsv3/convert/convert.h"
-
 #include <gtest/gtest.h>
 
 #include <random>
 
-#include "convert/hf_case.h"
+#include "convert/convert_case.h"
 #include "dsv3/base/json.h"
-#include "dsv3/convert/checkpoint.h"
 #include "dsv3/convert/dcp_folder.h"
-#include "dsv3/convert/hf_writer.h"
 #include "dsv3/convert/model_weights.h"
 
 namespace dsv3 {
@@ -18,42 +14,7 @@ namespace {
 namespace fs = std::filesystem;
 using test::small_config;
 
-class Convert : public testing::Test {
- protected:
-  fs::path hf(const std::string& name, const ModelConfig& config = small_config(),
-              DType dtype = DType::bf16) {
-    write_hf_folder(dir / name, config, test::small_source, {.dtype = dtype});
-    return dir / name;
-  }
-  ConvertSummary run(
-      const fs::path& from, const fs::path& to, FolderFormat format,
-      const std::function<void(ConvertOptions&)>& change = [](ConvertOptions&) {}) {
-    ConvertOptions options;
-    options.to = format;
-    change(options);
-    return convert(from, to, options);
-  }
-  void expect_equal(const fs::path& a, const fs::path& b) {
-    const auto differences = diff_checkpoints(a, b);
-    for (const auto& difference : differences) ADD_FAILURE() << difference.name << ": " << difference.what;
-  }
-  static std::string bytes_of(const fs::path& path) {
-    std::string bytes(fs::file_size(path), '\0');
-    InputFile(path).read(std::as_writable_bytes(std::span(bytes.data(), bytes.size())), 0);
-    return bytes;
-  }
-  static void expect_same_files(const fs::path& a, const fs::path& b) {
-    size_t files = 0;
-    for (const auto& entry : fs::directory_iterator(a)) {
-      const fs::path other = b / entry.path().filename();
-      ASSERT_TRUE(fs::exists(other)) << other;
-      EXPECT_EQ(bytes_of(entry.path()), bytes_of(other)) << other;
-      ++files;
-    }
-    EXPECT_EQ(files, static_cast<size_t>(std::distance(fs::directory_iterator(b), {})));
-  }
-  test::TempDir dir;
-};
+using Convert = test::ConvertCase;
 
 TEST_F(Convert, ToDcpAndBackIsEqualByteForByte) {
   for (const auto& [name, config] : std::map<std::string, ModelConfig>{{"plain", small_config()},
@@ -139,17 +100,6 @@ TEST_F(Convert, DTypesAreRoundedToNearest) {
   expect_equal(wide, dir / "wide2");
 }
 
-TEST_F(Convert, Fp8RoundTripKeepsCodesAndScales) {
-  run(hf("hf"), dir / "fp8", FolderFormat::hf, [](ConvertOptions& o) { o.dtype = DType::f8_e4m3; });
-  run(dir / "fp8", dir / "again", FolderFormat::hf, [](ConvertOptions& o) { o.dtype = DType::f8_e4m3; });
-  expect_equal(dir / "fp8", dir / "again");
-  // Through fp32 masters too.
-  run(dir / "fp8", dir / "dcp", FolderFormat::dcp, [](ConvertOptions& o) { o.dtype = DType::f32; });
-  run(dir / "dcp", dir / "third", FolderFormat::hf, [](ConvertOptions& o) { o.dtype = DType::f8_e4m3; });
-  expect_equal(dir / "fp8", dir / "third");
-  EXPECT_EQ(read_json(dir / "fp8/config.json")["quantization_config"]["quant_method"], "fp8");
-}
-
 TEST_F(Convert, AShorterModelKeepsItsMtpModules) {
   ModelConfig config = small_config({.mtp = 2});
   config.num_hidden_layers = 4;
@@ -231,6 +181,42 @@ TEST_F(Convert, ALatePartFindsItsConversionComplete) {
   refuse([](ConvertOptions&) {});
 }
 
+// Two that would write the same files: the second is told, and the first isn't disturbed. Parts run side by
+// side.
+TEST_F(Convert, AnEqualConversionAtTheSameTimeIsRefused) {
+  const fs::path from = hf("hf");
+  ConvertOptions options;
+  options.max_file_bytes = 1500;
+  const auto refuse = [&](int64_t part, int64_t parts) {
+    ConvertOptions second = options;
+    second.part = part;
+    second.parts = parts;
+    test::expect_error(ExitCode::usage, {"out: another process is writing it", "--part"},
+                       [&] { convert(from, dir / "out", second); });
+  };
+  int inside = 0;
+  const auto meanwhile = [&](uint64_t, uint64_t) {
+    if (inside++ > 0) return;
+    refuse(1, 1);
+    refuse(1, 2);
+    refuse(3, 3);
+  };
+  EXPECT_TRUE(convert(from, dir / "out", options, meanwhile).complete);
+  EXPECT_GT(inside, 3);
+  fs::remove_all(dir / "out");
+  options.parts = 2;
+  inside = 0;
+  const auto other_part = [&](uint64_t, uint64_t) {
+    if (inside++ > 0) return;
+    refuse(1, 1);
+    refuse(1, 2);
+    ConvertOptions second = options;
+    second.part = 2;
+    EXPECT_FALSE(convert(from, dir / "out", second).complete);
+  };
+  EXPECT_TRUE(convert(from, dir / "out", options, other_part).complete);
+}
+
 TEST_F(Convert, AnotherConversionsLeftoversAreRefused) {
   const fs::path from = hf("hf");
   ConvertOptions options;
@@ -253,6 +239,7 @@ TEST_F(Convert, Row82OutputThatIsTheInputAndOtherMistakes) {
   test::expect_error(ExitCode::usage, {"none", "no such"},
                      [&] { run(dir / "none", dir / "x", FolderFormat::dcp); });
   EXPECT_FALSE(fs::exists(dir / "x.partial"));
+  test::expect_error(ExitCode::usage, {"has no name"}, [&] { run(from, "", FolderFormat::dcp); });
 }
 
 TEST_F(Convert, DryRunWritesNothing) {
@@ -336,40 +323,6 @@ TEST_F(Convert, WithoutAManifestDataIsCheckedByItsCrcAndCalledUnverified) {
   test::write_file(path, bytes);
   test::expect_input_error({path.filename().string(), tensor.key},
                            [&] { verify_checkpoint(dir / "dcp", 1); });
-}
-
-TEST_F(Convert, Row71And72AShardOfAnotherRunAndAMissingOne) {
-  run(hf("hf"), dir / "dcp", FolderFormat::dcp, [](ConvertOptions& o) { o.max_file_bytes = 2000; });
-  const std::string own = bytes_of(dir / "dcp/__0_1.distcp");
-  const auto load = [&] {
-    const ModelWeights weights(dir / "dcp", small_config());
-    std::vector<float> values;
-    for (const ParamSpec& spec : param_table(small_config()).params) {
-      values.resize(static_cast<size_t>(spec.numel()));
-      weights.read(spec, 0, values);
-    }
-  };
-  test::write_file(dir / "dcp/__0_1.distcp", bytes_of(dir / "dcp/__0_2.distcp"));
-  test::expect_input_error({"__0_1.distcp"}, load);
-  fs::remove(dir / "dcp/__0_1.distcp");
-  test::expect_input_error({"__0_1.distcp", "no such file"}, load);
-  // The same without a manifest.
-  fs::remove(dir / "dcp/manifest.json");
-  test::expect_input_error({"__0_1.distcp", "no such file"}, load);
-  test::write_file(dir / "dcp/__0_1.distcp", bytes_of(dir / "dcp/__0_2.distcp"));
-  test::expect_input_error({"__0_1.distcp"}, load);
-}
-
-TEST_F(Convert, MissingAndUnexpectedTensorsOfADcpFolderAreListed) {
-  run(hf("hf"), dir / "dcp", FolderFormat::dcp);
-  ModelConfig other = small_config();
-  other.num_hidden_layers = 4;
-  other.num_nextn_predict_layers = 0;
-  test::expect_input_error({".metadata", "is missing"}, [&] { ModelWeights(dir / "dcp", other); });
-  other = small_config();
-  other.vocab_size = 25;
-  test::expect_input_error({".metadata", "has shape [24, 8], expected [25, 8]"},
-                           [&] { ModelWeights(dir / "dcp", other); });
 }
 
 }  // namespace

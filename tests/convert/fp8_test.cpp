@@ -199,22 +199,53 @@ TEST(Fp8Blocks, EveryScaleComesBack) {
   EXPECT_EQ(lost_by_amax, (1 << 23) * 6 / 7 / 8 - 0);
 }
 
-// What was FP8 once stays as it is: any codes, any scales.
+// Any codes up to `largest`, which each block holds; scales of any mantissa, or powers of two.
+Matrix some_fp8(uint64_t seed, int64_t rows, int64_t cols, float largest, bool powers) {
+  const auto shape = fp8_scale_shape(rows, cols);
+  Matrix m{std::vector<std::byte>(static_cast<size_t>(rows * cols)),
+           std::vector<float>(static_cast<size_t>(shape[0] * shape[1]))};
+  const uint8_t top = encode_e4m3(largest);
+  for (size_t i = 0; i < m.codes.size(); ++i) {
+    const auto bits = philox_u64(seed, 1, i);
+    const auto row = static_cast<int64_t>(i) / cols, col = static_cast<int64_t>(i) % cols;
+    const bool first = row % kFp8Block == 0 && col % kFp8Block == 0;
+    m.codes[i] = static_cast<std::byte>((first ? top : bits % (top + 1u)) | (bits >> 8 & 0x80));
+  }
+  for (size_t i = 0; i < m.scales.size(); ++i) {
+    const auto bits = static_cast<uint32_t>(philox_u64(seed, 2, i));
+    m.scales[i] = std::bit_cast<float>((100 + bits % 40) << 23 | (powers ? 0 : bits >> 9));
+  }
+  return m;
+}
+
+// What was FP8 once stays as it is: any codes, any scales, whether a block holds 448 or not.
 TEST(Fp8Blocks, DequantisedWeightsGiveTheirBytesBack) {
   constexpr int64_t kRows = 200, kCols = 300;
-  for (uint64_t seed = 0; seed < 5; ++seed) {
-    Matrix m{std::vector<std::byte>(kRows * kCols), std::vector<float>(2 * 3)};
-    for (size_t i = 0; i < m.codes.size(); ++i) {
-      const auto code = static_cast<uint8_t>(philox_u64(seed, 1, i));
-      m.codes[i] = static_cast<std::byte>((code & 0x7f) == 0x7f ? code ^ 1 : code);
+  uint64_t seed = 0;
+  for (const float largest : {448, 416, 384, 352, 320, 288, 256, 240}) {
+    for (const bool powers : {false, true}) {
+      const Matrix m = some_fp8(++seed, kRows, kCols, largest, powers);
+      EXPECT_EQ(quantised(dequantised(m, kCols), kCols), m) << largest << " " << powers;
+      EXPECT_EQ(
+          dequantised<double>(m, kCols)[777],
+          static_cast<double>(decode_e4m3(static_cast<uint8_t>(m.codes[777]))) * m.scales[0 + 177 / 128]);
     }
-    for (size_t i = 0; i < m.scales.size(); ++i) {
-      const auto bits = static_cast<uint32_t>(philox_u64(seed, 2, i));
-      m.scales[i] = std::bit_cast<float>((100 + bits % 40) << 23 | bits >> 9);
+  }
+}
+
+// Smaller codes alone, and blocks of so few that they fit several scales: the same values, whatever the
+// bytes.
+TEST(Fp8Blocks, DequantisedWeightsGiveTheirValuesBack) {
+  constexpr int64_t kRows = 200, kCols = 300;
+  for (int code = 1; code <= 0x7e; ++code) {
+    for (const bool powers : {false, true}) {
+      const auto seed = static_cast<uint64_t>(code);
+      const Matrix m = some_fp8(seed, kRows, kCols, decode_e4m3(static_cast<uint8_t>(code)), powers);
+      const auto values = dequantised(m, kCols);
+      ASSERT_EQ(dequantised(quantised(values, kCols), kCols), values) << code << " " << powers;
+      const Matrix few = some_fp8(seed, 1, 2, decode_e4m3(static_cast<uint8_t>(code)), powers);
+      ASSERT_EQ(dequantised(quantised(dequantised(few, 2), 2), 2), dequantised(few, 2)) << code;
     }
-    EXPECT_EQ(quantised(dequantised(m, kCols), kCols), m) << seed;
-    EXPECT_EQ(dequantised<double>(m, kCols)[777],
-              static_cast<double>(decode_e4m3(static_cast<uint8_t>(m.codes[777]))) * m.scales[0 + 177 / 128]);
   }
 }
 

@@ -207,6 +207,18 @@ void fsync_directory(const std::filesystem::path& path) {
   if (failed) throw RunError(printable(name), "fsync: " + why);
 }
 
+void create_folders(const std::filesystem::path& path) {
+  std::error_code error;
+  if (path.empty() || std::filesystem::is_directory(path, error)) return;
+  const std::filesystem::path parent = path.parent_path();
+  if (!path.has_filename()) return create_folders(parent);  // "a/" is "a"
+  create_folders(parent);
+  // Somebody else may create it just now.
+  std::filesystem::create_directory(path, error);
+  if (error) throw RunError(printable(path.string(), 400), "cannot be created: " + error.message());
+  fsync_directory(parent);
+}
+
 void rename_synced(const std::filesystem::path& from, const std::filesystem::path& to) {
   if (::rename(from.c_str(), to.c_str()) != 0) {
     const std::string why = errno_text();

@@ -72,6 +72,9 @@ class AtomicFile {
 void write_atomically(const std::filesystem::path& path, std::string_view text);
 
 void fsync_directory(const std::filesystem::path& path);
+// Creates a folder and those above it that are missing; after a crash they are there. Nothing when it is
+// there already. RunError{the folder that cannot be created}.
+void create_folders(const std::filesystem::path& path);
 // Gives a file or folder another name in the same folder, and syncs that folder: after a crash it has the new
 // name. What `to` was is replaced (an empty folder, if `from` is one). RunError{to, with the name of from}.
 void rename_synced(const std::filesystem::path& from, const std::filesystem::path& to);

@@ -9,9 +9,9 @@
 #include "dsv3/base/error.h"
 
 namespace dsv3 {
+namespace fs = std::filesystem;
 
-CheckedFile::CheckedFile(const std::filesystem::path& path, const FileHashes* hashes)
-    : InputFile(path), hashes_(hashes) {
+CheckedFile::CheckedFile(const fs::path& path, const FileHashes* hashes) : InputFile(path), hashes_(hashes) {
   if (hashes_ == nullptr) return;
   if (hashes_->blocks.size() != num_blocks(hashes_->size)) throw std::logic_error("CheckedFile: odd hashes");
   if (size() != hashes_->size) {
@@ -70,6 +70,42 @@ void CheckedFile::read_part(uint64_t block, std::span<std::byte> out, uint64_t o
     }
   }
   InputFile::read(out, offset);
+}
+
+bool lies_in_folder(const fs::path& folder, const std::string& name) {
+  const auto is_inside = [](const fs::path& path, const fs::path& outer) {
+    return std::ranges::mismatch(outer, path).in1 == outer.end();
+  };
+  std::error_code error;
+  const fs::path root = fs::canonical(folder, error);
+  const fs::path target = fs::canonical(folder / name, error);
+  // In a Hugging Face cache, snapshots/HASH/NAME is a link to blobs/HASH two levels up; those are the
+  // folder's own too.
+  const bool cache = root.parent_path().filename() == "snapshots" &&
+                     is_inside(target, root.parent_path().parent_path() / "blobs");
+  return !error && (is_inside(target, root) || cache);
+}
+
+fs::path file_in_folder(const fs::path& folder, const std::string& name) {
+  fs::path path = folder / name;
+  std::error_code error;
+  if (!fs::exists(path, error))
+    throw InputError(path.string(), "", "no such file", "the checkpoint is incomplete");
+  if (!lies_in_folder(folder, name))
+    throw InputError(path.string(), "", "is a link out of the folder", "put the file itself there");
+  return path;
+}
+
+std::unique_ptr<CheckedFile> open_in_folder(const fs::path& folder, const std::string& name,
+                                            const std::optional<Manifest>& manifest) {
+  const FileHashes* hashes = nullptr;
+  if (manifest) {
+    const auto listed = manifest->files.find(name);
+    if (listed == manifest->files.end())
+      throw InputError((folder / kManifestName).string(), name, "is not listed, the checkpoint uses it");
+    hashes = &listed->second;
+  }
+  return std::make_unique<CheckedFile>(file_in_folder(folder, name), hashes);
 }
 
 }  // namespace dsv3

@@ -1,12 +1,16 @@
 #pragma once
-// A file of a checkpoint folder whose bytes are compared with manifest.json before anybody sees them.
+// The files of a checkpoint folder: no link leads out of it, and their bytes are compared with manifest.json
+// before anybody sees them.
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "dsv3/base/file.h"
@@ -35,5 +39,15 @@ class CheckedFile : public InputFile {
   mutable std::vector<std::byte> last_;  // bytes of last_block_: short reads follow each other
   mutable uint64_t last_block_ = UINT64_MAX;
 };
+
+// Whether a file of the folder is its own: no link leads out of it, but into the blobs of a Hugging Face
+// cache.
+bool lies_in_folder(const std::filesystem::path& folder, const std::string& name);
+// Its path. InputError when it is missing or a link out of the folder.
+std::filesystem::path file_in_folder(const std::filesystem::path& folder, const std::string& name);
+// The same opened. InputError also when there is a manifest that does not list it, or another size.
+// manifest: outlives the result.
+std::unique_ptr<CheckedFile> open_in_folder(const std::filesystem::path& folder, const std::string& name,
+                                            const std::optional<Manifest>& manifest);
 
 }  // namespace dsv3

@@ -1,18 +1,18 @@
-#include "dsv3/convert/convert.h"
 
-#include <fmt/format.h>
-#include <sys/stat.h>
 
-#include <algorithm>
 
 #include "dsv3/base/error.h"
 #include "dsv3/base/file.h"
+#include "dsv3/convert/checked_file.h"
 #include "dsv3/convert/checkpoint.h"
+#include "dsv3/convert/convert.h"
 #include "dsv3/convert/convert_output.h"
 #include "dsv3/convert/dcp_writer.h"
-#include "dsv3/convert/hf_weights.h"
 #include "dsv3/convert/partial_folder.h"
 #include "dsv3/convert/run_folder.h"
+#include <algorithm>
+#include <fmt/format.h>
+#include <sys/stat.h>
 
 namespace dsv3 {
 namespace fs = std::filesystem;
@@ -21,6 +21,7 @@ namespace {
 constexpr uint64_t kMaxCompanion = 64u << 20;
 
 void check_target(const fs::path& source, const fs::path& target) {
+  if (target.empty()) throw UsageError("the folder to write", "has no name", "name a new folder");
   std::error_code error;
   const fs::path from = fs::weakly_canonical(source, error);
   fs::path to = fs::weakly_canonical(target, error);
@@ -115,6 +116,7 @@ ConvertSummary convert(const fs::path& path, const fs::path& target, const Conve
   for (size_t i = 0; i < files.size(); ++i) {
     names.push_back(files[i].name);
     if (static_cast<int64_t>(i) % options.parts != options.part - 1) continue;
+    partial.claim(static_cast<int64_t>(i));
     if (partial.has(files[i].name)) {
       ++summary.files_kept;
       continue;

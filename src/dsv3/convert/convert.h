@@ -17,7 +17,9 @@ enum class FolderFormat { hf, dcp };
 struct ConvertOptions {
   FolderFormat to = FolderFormat::dcp;
   // F32, BF16, F16, or F8_E4M3 (Hugging Face alone); the router's correction bias stays as it is. Nothing: as
-  // stored, and FP8 as BF16.
+  // stored, and FP8 as BF16. To F8_E4M3, what is stored so is copied byte for byte, and of a DCP folder of
+  // its values in F32 they come back exactly (fp8.h); in BF16 they are rounded to it and then to a code
+  // again.
   std::optional<DType> dtype;
   std::optional<int64_t> layers;  // the first N blocks, and the MTP modules
   bool from_reference = false;    // the source is a DCP folder in the layout of reference_store.h
@@ -41,9 +43,10 @@ using ConvertProgress = std::function<void(uint64_t done, uint64_t total)>;
 
 // source: a Hugging Face folder, a DCP folder or a run (its newest checkpoint). Written into TARGET.partial
 // and renamed when it is whole, synced and has its manifest.json; an interrupted conversion goes on where it
-// was. A part of a conversion that is complete finds nothing to do. UsageError: target exists or is the
-// source, TARGET.partial is of another conversion, no config.json, from_reference and no DCP folder.
-// InputError: the weights do not fit config.json, a byte differs from a manifest or a CRC.
+// was. A part of a conversion that is complete finds nothing to do. UsageError: target is empty, exists, is
+// the source or is being written by another process that is no other part, TARGET.partial is of another
+// conversion, no config.json, from_reference and no DCP folder. InputError: the weights do not fit
+// config.json, a byte differs from a manifest or a CRC.
 ConvertSummary convert(const std::filesystem::path& source, const std::filesystem::path& target,
                        const ConvertOptions& options, const ConvertProgress& progress = {});
 

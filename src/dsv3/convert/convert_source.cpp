@@ -2,8 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "dsv3/base/error.h"
 #include "dsv3/convert/dcp_folder.h"
+#include "dsv3/convert/hf_plan.h"
 #include "dsv3/convert/manifest.h"
 #include "dsv3/convert/reference_store.h"
 
@@ -37,6 +40,11 @@ ConvertSource::ConvertSource(const fs::path& folder, const ConvertOptions& optio
   missing_mtp_ = static_cast<int64_t>(weights_->missing_mtp().size());
   config.num_nextn_predict_layers -= missing_mtp_;
   const ParamTable full = param_table(config);
+  // What config.json says of FP8 is said of the scales there: it holds while they are copied.
+  const bool is_fp8 = std::ranges::all_of(full.params, [&](const ParamSpec& spec) {
+    return !is_fp8_weight(spec) || weights_->stored_dtype(spec) == DType::f8_e4m3;
+  });
+  if (!is_fp8) config.source.erase("quantization_config");
   config_ = config;
   config_.num_hidden_layers = layers;
   table_ = param_table(config_);

@@ -27,6 +27,11 @@ class ConvertSource {
   // Elements [begin, begin + count) of a parameter of table(), in dtype. Safe from several threads.
   std::vector<std::byte> read(const ParamSpec& spec, int64_t begin, int64_t count, DType dtype) const;
   void read(const ParamSpec& spec, int64_t begin, std::span<float> out) const;
+  // As ModelWeights::read_fp8().
+  bool read_fp8(const ParamSpec& spec, int64_t begin, std::span<std::byte> codes,
+                std::span<float> scales) const {
+    return weights_->read_fp8(origin_.at(spec.name), begin, codes, scales);
+  }
 
  private:
   std::unique_ptr<ModelWeights> weights_;

@@ -39,10 +39,12 @@ Quantised read_piece(const ConvertSource& source, const HfPiece& piece) {
     return {source.read(*item.spec, item.offset + piece.begin, piece.count, item.dtype), {}};
   const int64_t cols = item.shape[1], rows = piece.count / cols;
   const auto width = static_cast<size_t>(item.scale_shape()[1]);
-  std::vector<float> values(static_cast<size_t>(piece.count));
-  source.read(*item.spec, item.offset + piece.begin, values);
-  Quantised out{std::vector<std::byte>(values.size()),
+  Quantised out{std::vector<std::byte>(static_cast<size_t>(piece.count)),
                 std::vector<float>(static_cast<size_t>((rows + kFp8Block - 1) / kFp8Block) * width)};
+  const int64_t begin = item.offset + piece.begin;
+  if (source.read_fp8(*item.spec, begin, out.bytes, out.scales)) return out;
+  std::vector<float> values(out.bytes.size());
+  source.read(*item.spec, begin, values);
   for (int64_t row = 0; row < rows; row += kFp8Block) {
     const auto at = static_cast<size_t>(row * cols);
     const auto count = static_cast<size_t>(std::min(kFp8Block, rows - row) * cols);

@@ -50,17 +50,7 @@ void DcpFolder::check_end(const std::string& name, uint64_t offset, uint64_t len
 const InputFile& DcpFolder::open(const std::string& name) const {
   const std::lock_guard lock(mutex_);
   auto it = files_.find(name);
-  if (it == files_.end()) {
-    const FileHashes* hashes = nullptr;
-    if (manifest_) {
-      const auto listed = manifest_->files.find(name);
-      if (listed == manifest_->files.end()) {
-        throw InputError((folder_ / kManifestName).string(), name, "is not listed, the checkpoint uses it");
-      }
-      hashes = &listed->second;
-    }
-    it = files_.emplace(name, std::make_unique<CheckedFile>(folder_ / name, hashes)).first;
-  }
+  if (it == files_.end()) it = files_.emplace(name, open_in_folder(folder_, name, manifest_)).first;
   return *it->second;
 }
 

@@ -21,7 +21,8 @@ namespace dsv3 {
 class DcpFolder : public TensorStore {
  public:
   // Reads `.metadata` (whose chunks cover each tensor just once) and manifest.json. InputError: either is
-  // damaged, a file is missing or shorter than what lies in it. The items are looked at when they are read.
+  // damaged, a file is missing, a link out of the folder, or shorter than what lies in it. The items are
+  // looked at when they are read.
   explicit DcpFolder(const std::filesystem::path& folder);
   ~DcpFolder() override;
 

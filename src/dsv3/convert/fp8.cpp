@@ -67,14 +67,15 @@ uint8_t quantised(float value, float scale) {
   return std::isfinite(value) ? encode_e4m3(value / scale) : uint8_t{0x7f};
 }
 
-// Dequantised in fp32, a block whose largest code is 448 has amax = fl(448 s), and its scale is to come back.
-// Powers of two aside, with s = k units, k of 24 bits: fl(7 k) and then fl(fl(7 k) / 7).
-//   7 k < 2^26: multiples of 4 are kept, fl(7 k) is within 2 of 7 k, its seventh within 2/7 of k: k comes
-//   back. Else multiples of 8 are kept. A scale that is itself some fl(A / 7), as all that this function and
-//   the reference make, has A within 3 of 7 k: fl(7 k) = A, and k comes back. Only of others, which files may
-//   hold, one in eight is lost, where 7 k lies in the middle. The other values of the block tell: of the
-//   quotient and its neighbours, the first that gives all of them back exactly.
-// The first value that a candidate does not give back ends its trial: weights that never were FP8 cost a few
+// Magnitudes that the largest of a block can have been a product of: one code for each fraction. Halving all
+// codes and doubling the scale changes no value, so that the others are these again, with smaller codes to
+// spare. (Of a scale below 2^-109 the halves may lose bits.)
+constexpr float kLargestCodes[] = {448, 416, 384, 352, 320, 288, 256, 240};
+
+// What was FP8 comes back: amax = fl(c s) for one of the codes above, which is within half a unit of amax's
+// last place, at most one of s's; the quotient adds another half. So s is fl(amax / c) or a neighbour of it,
+// and the other values of the block tell which: the first pair that gives all of them back exactly is taken.
+// The first value that a pair does not give back ends its trial: weights that never were FP8 cost a few
 // elements.
 float block_scale(const Block& block) {
   float amax = 0;
@@ -84,14 +85,19 @@ float block_scale(const Block& block) {
   });
   if (amax == 0) return 1;
   // Of a subnormal amax: any scale that is not zero.
-  const float scale = std::max(amax / kFp8Largest, std::numeric_limits<float>::denorm_min());
-  for (const float candidate : {scale, std::nextafter(scale, 2 * scale), std::nextafter(scale, 0.0f)}) {
-    const bool exact = candidate > 0 && block.each([&](float value, int64_t) {
-      return !std::isfinite(value) || decode_e4m3(quantised(value, candidate)) * candidate == value;
-    });
-    if (exact) return candidate;
+  const auto quotient = [&](float code) {
+    return std::max(amax / code, std::numeric_limits<float>::denorm_min());
+  };
+  for (const float code : kLargestCodes) {
+    const float scale = quotient(code);
+    for (const float candidate : {scale, std::nextafter(scale, 2 * scale), std::nextafter(scale, 0.0f)}) {
+      const bool exact = candidate > 0 && block.each([&](float value, int64_t) {
+        return !std::isfinite(value) || decode_e4m3(quantised(value, candidate)) * candidate == value;
+      });
+      if (exact) return candidate;
+    }
   }
-  return scale;
+  return quotient(kFp8Largest);
 }
 
 }  // namespace

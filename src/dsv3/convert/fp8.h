@@ -35,8 +35,11 @@ void dequantise(std::span<const std::byte> codes, std::span<const float> scales,
 // One row of blocks: values [rows, cols], 1 to 128 rows, to codes [rows, cols] and ceil(cols / 128) scales.
 //   scale = largest finite magnitude / 448; 1 for a block of zeros. What is not finite becomes NaN: FP8 has
 //   no infinity, and 448 * scale would hide that something was wrong.
-// Dequantised values give their codes back, and their scales where a block holds a code of 448: see
-// block_scale() in the .cpp.
+// Where a block's values are products of codes with one scale, rounded to fp32 (dequantised FP8), such a
+// scale is found, whatever it and the codes are, and the values come back exactly. So do the bytes, if the
+// largest code is one of 240 to 448 and the block has codes enough to tell the scale; else they may be others
+// of the same values, as twice the codes at half the scale. Values that were rounded to less than fp32 on the
+// way (bf16) are rounded once more, to the nearest code.
 void quantise(std::span<const float> values, int64_t cols, std::span<std::byte> codes,
               std::span<float> scales);
 

@@ -113,10 +113,12 @@ Json hf_config_json(const ModelConfig& config, DType dtype) {
   // What the source said of its own files: their dtype by its newer key, their Python code.
   for (const char* key : {"dtype", "auto_map"}) json.erase(key);
   if (dtype == DType::f8_e4m3) {
-    json["quantization_config"] = {{"activation_scheme", "dynamic"},
-                                   {"fmt", "e4m3"},
-                                   {"quant_method", "fp8"},
-                                   {"weight_block_size", {kFp8Block, kFp8Block}}};
+    const Json released = {{"activation_scheme", "dynamic"},
+                           {"fmt", "e4m3"},
+                           {"quant_method", "fp8"},
+                           {"weight_block_size", {kFp8Block, kFp8Block}}};
+    const auto said = config.source.find("quantization_config");
+    json["quantization_config"] = said != config.source.end() && said->is_object() ? *said : released;
   }
   return json;
 }

@@ -51,7 +51,7 @@ std::vector<HfShard> plan_hf_folder(const ParamTable& table, const ModelConfig& 
 
 // model.safetensors.index.json; nothing to write for one shard.
 std::string hf_index_text(const std::vector<HfShard>& shards);
-// config.json of weights of this dtype.
+// config.json of weights of this dtype. Of FP8 it keeps what config.source says of its scales (scale_fmt).
 Json hf_config_json(const ModelConfig& config, DType dtype);
 
 }  // namespace dsv3

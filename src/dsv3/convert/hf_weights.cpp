@@ -19,20 +19,6 @@ constexpr const char* kSingle = "model.safetensors";
 constexpr const char* kIndex = "model.safetensors.index.json";
 constexpr size_t kPieceBytes = 1 << 20;
 
-bool is_inside(const fs::path& path, const fs::path& folder) {
-  return std::ranges::mismatch(folder, path).in1 == folder.end();
-}
-
-// The file itself, every link resolved: it must lie in the folder.
-fs::path resolve(const fs::path& folder, const std::string& name) {
-  fs::path path = folder / name;
-  if (!fs::exists(path))
-    throw InputError(path.string(), "", "no such file", "the download may be incomplete");
-  if (!lies_in_folder(folder, name))
-    throw InputError(path.string(), "", "is a link out of the folder", "put the file itself there");
-  return path;
-}
-
 bool is_there(const fs::path& path) {
   std::error_code error;
   return fs::exists(fs::symlink_status(path, error));
@@ -68,25 +54,7 @@ void check_total_size(const HfIndex& index, const HfWeights& weights) {
 }  // namespace
 
 void HfWeights::open(const fs::path& folder, const std::string& name) {
-  const FileHashes* hashes = nullptr;
-  if (manifest_) {
-    const auto listed = manifest_->files.find(name);
-    if (listed == manifest_->files.end())
-      throw InputError((folder / kManifestName).string(), name, "is not listed, the weights are in it");
-    hashes = &listed->second;
-  }
-  files_.emplace_back(std::make_unique<CheckedFile>(resolve(folder, name), hashes));
-}
-
-bool lies_in_folder(const fs::path& folder, const std::string& name) {
-  std::error_code error;
-  const fs::path root = fs::canonical(folder, error);
-  const fs::path target = fs::canonical(folder / name, error);
-  // In a Hugging Face cache, snapshots/HASH/NAME is a link to blobs/HASH two levels up; those are the
-  // folder's own too.
-  const bool cache = root.parent_path().filename() == "snapshots" &&
-                     is_inside(target, root.parent_path().parent_path() / "blobs");
-  return !error && (is_inside(target, root) || cache);
+  files_.emplace_back(open_in_folder(folder, name, manifest_));
 }
 
 HfWeights::HfWeights(const fs::path& folder) {
@@ -112,7 +80,7 @@ HfWeights::HfWeights(const fs::path& folder) {
 
 void HfWeights::open_shards(const fs::path& folder) {
   check_listed_file(manifest_, folder, kIndex);
-  const HfIndex index = read_hf_index(resolve(folder, kIndex));
+  const HfIndex index = read_hf_index(file_in_folder(folder, kIndex));
   files_.reserve(index.shards.size());
   for (const std::string& shard : index.shards) {
     open(folder, shard);

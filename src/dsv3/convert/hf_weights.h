@@ -11,10 +11,6 @@
 
 namespace dsv3 {
 
-// Whether a file of the folder is its own: no link leads out of it, but into the blobs of a Hugging Face
-// cache.
-bool lies_in_folder(const std::filesystem::path& folder, const std::string& name);
-
 class HfWeights : public TensorStore {
  public:
   // Opens model.safetensors, else the shards of model.safetensors.index.json; or the one .safetensors file

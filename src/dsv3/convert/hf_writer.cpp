@@ -82,8 +82,7 @@ class TemporaryFolder {
     path_ += fmt::format(".tmp-{}", ::getpid());
     std::error_code error;
     fs::remove_all(path_, error);  // of a dead process that had our id
-    fs::create_directories(path_, error);
-    if (error) throw RunError(printable(path_.string(), 400), error.message());
+    create_folders(path_);
   }
   ~TemporaryFolder() {
     std::error_code ignored;

@@ -14,6 +14,7 @@
 #include "dsv3/base/error.h"
 #include "dsv3/convert/dcp_folder.h"
 #include "dsv3/convert/dtype.h"
+#include "dsv3/convert/fp8.h"
 #include "dsv3/convert/hf_weights.h"
 #include "dsv3/convert/problems.h"
 
@@ -57,14 +58,19 @@ std::vector<SharedCopy> copies_of(const ModelConfig& config) {
 
 std::string model_prefix(const TensorStore& store) {
   constexpr std::string_view kFirst = "model.embed_tokens.weight";
-  std::optional<std::string> prefix;
+  std::vector<std::string> found;
   for (const auto& [name, tensor] : store.tensors()) {
     const size_t length = name.size() - std::min(name.size(), kFirst.size());
     const bool whole_part = length == 0 || name[length - 1] == '.';
-    if (name.ends_with(kFirst) && whole_part && (!prefix || length < prefix->size()))
-      prefix = name.substr(0, length);
+    if (name.ends_with(kFirst) && whole_part) found.push_back(name.substr(0, length));
   }
-  return prefix.value_or("");
+  if (found.empty()) return "";
+  if (found.size() == 1) return found.front();
+  for (const char* usual : {"", "model."})
+    if (std::ranges::find(found, usual) != found.end()) return usual;
+  throw InputError(store.file(), found[0] + std::string(kFirst),
+                   fmt::format("and {}{} are of two models", printable(found[1]), kFirst),
+                   "save one of them alone, or under the key 'model'");
 }
 
 ModelWeights::ModelWeights(const std::filesystem::path& folder, const ModelConfig& config,
@@ -245,6 +251,22 @@ void ModelWeights::read_bytes(const ParamSpec& spec, int64_t begin, DType dtype,
                     store_->read(tensor, first, values);
                     encode(values, dtype, bytes);
                   });
+}
+
+bool ModelWeights::read_fp8(const ParamSpec& spec, int64_t begin, std::span<std::byte> codes,
+                            std::span<float> scales) const {
+  const auto holds = [&](const Source& source) {
+    return source.tensor != nullptr && source.tensor->dtype == DType::f8_e4m3 && source.begin <= begin &&
+           begin + static_cast<int64_t>(codes.size()) <= source.end;
+  };
+  const auto source = std::ranges::find_if(sources_of(spec), holds);
+  if (source == sources_of(spec).end()) return false;
+  const int64_t first = begin - source->begin, cols = source->shape[1];
+  if (first % (kFp8Block * cols) != 0) return false;
+  const StoredTensor& stored = *store_->find(fp8_scale_name(source->tensor->name));
+  store_->read_bytes(*source->tensor, first, codes);
+  store_->read_bytes(stored, first / cols / kFp8Block * stored.shape[1], std::as_writable_bytes(scales));
+  return true;
 }
 
 }  // namespace dsv3

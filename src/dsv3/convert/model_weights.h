@@ -14,16 +14,17 @@
 
 namespace dsv3 {
 
-// What stands before the model's own names in a store's keys ("model." in a DCP folder of {"model": …}): the
-// shortest prefix that an embedding has. Empty when there is none.
+// What stands before the model's own names in a store's keys ("model." in a DCP folder of {"model": …}), told
+// by the embedding; empty when there is none. Of several embeddings the one without a prefix, else that of
+// "model."; InputError naming two of them when neither is there: {"ema": …, "student": …}.
 std::string model_prefix(const TensorStore& store);
 
 class ModelWeights {
  public:
   // Opens the folder as what it is: a DCP folder (`.metadata`), else a Hugging Face folder.
   //   - A parameter is stored whole under its own name (DCP), or as its Hugging Face tensors. Keys of a DCP
-  //     folder may have a common prefix ("model."); what is none of the model's (optimizer state) is not
-  //     looked at.
+  //     folder may have a common prefix (model_prefix()); what is none of the model's (optimizer state) is
+  //     not looked at.
   //   - Every missing, unexpected or wrong-shaped tensor is listed in one InputError (first 20, then a
   //   count).
   //   - Ignored: rotary_emb.inv_freq, and MTP layers beyond num_nextn_predict_layers.
@@ -54,6 +55,10 @@ class ModelWeights {
   void read(const ParamSpec& spec, int64_t begin, std::span<double> out) const;
   // The same in `dtype` (F64, F32, F16, BF16): copied where it is stored so, else rounded to nearest.
   void read_bytes(const ParamSpec& spec, int64_t begin, DType dtype, std::span<std::byte> out) const;
+  // Codes and scales as they are stored (convert/fp8.h) of whole rows of blocks of one tensor in F8_E4M3:
+  // elements from the first of a row of blocks on. False where they are stored otherwise: nothing is read.
+  bool read_fp8(const ParamSpec& spec, int64_t begin, std::span<std::byte> codes,
+                std::span<float> scales) const;
 
  private:
   // A stored tensor and the elements of the parameter that it holds.

@@ -17,18 +17,23 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr uint64_t kMaxRecord = 1ull << 30;
-constexpr const char* kLock = "lock";
+constexpr const char *kLock = "lock", *kClaims = "claims";
 
 bool is_there(const fs::path& path) {
   std::error_code error;
   return fs::exists(fs::symlink_status(path, error));
 }
 
+int open_lock(const fs::path& path) {
+  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (fd < 0) throw RunError(printable(path.string()), std::strerror(errno));
+  return fd;
+}
+
 // One process at a time while it lives.
 class Lock {
  public:
-  explicit Lock(const fs::path& path) : fd_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
-    if (fd_ < 0) throw RunError(printable(path.string()), std::strerror(errno));
+  explicit Lock(const fs::path& path) : fd_(open_lock(path)) {
     while (::flock(fd_, LOCK_EX) != 0) {
       if (errno == EINTR) continue;
       const std::string why = std::strerror(errno);
@@ -59,12 +64,6 @@ void remove_all_but(const std::vector<std::string>& kept, const fs::path& folder
     fs::remove_all(path, error);
     if (error) fail(path, "cannot be removed", error);
   }
-}
-
-void create_folder(const fs::path& path) {
-  std::error_code error;
-  fs::create_directories(path, error);
-  if (error) fail(path, "cannot be created", error);
 }
 
 // "out/" names the folder "out".
@@ -99,14 +98,14 @@ PartialFolder::PartialFolder(const fs::path& target, const std::string& identity
     throw UsageError(printable(target_.string(), 400), "exists already", "name a new folder");
   };
   throw_if_there();
-  create_folder(work_);
+  create_folders(work_);
   const Lock lock(work_ / kLock);
   throw_if_there();  // finished by another process since
   if (!is_there(path_)) {
     // Records of files that are not there any more. In this order, so that a process that dies here leaves
     // none of them beside a new folder.
-    remove_all_but({kLock}, work_);
-    create_folder(path_);
+    remove_all_but({kLock, kClaims}, work_);
+    create_folders(path_);
   }
   if (!is_there(work_ / "identity")) {
     write_atomically(work_ / "identity", identity);
@@ -114,6 +113,24 @@ PartialFolder::PartialFolder(const fs::path& target, const std::string& identity
     throw UsageError(printable(path_.string(), 400), "is left from another conversion",
                      "remove it, or name another folder");
   }
+  claims_ = open_lock(work_ / kClaims);
+}
+
+PartialFolder::~PartialFolder() {
+  if (claims_ >= 0) ::close(claims_);
+}
+
+void PartialFolder::claim(int64_t number) const {
+  struct flock byte {};
+  byte.l_type = F_WRLCK;
+  byte.l_whence = SEEK_SET;
+  byte.l_start = number;
+  byte.l_len = 1;
+  if (::fcntl(claims_, F_OFD_SETLK, &byte) == 0) return;
+  if (errno == EAGAIN || errno == EACCES)
+    throw UsageError(printable(target_.string(), 400), "another process is writing it",
+                     "wait for it; several may share the work as --part 1/2, --part 2/2");
+  throw RunError(printable((work_ / kClaims).string()), std::strerror(errno));
 }
 
 fs::path PartialFolder::record_path(const std::string& file) const { return work_ / file; }

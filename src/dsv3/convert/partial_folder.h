@@ -23,8 +23,14 @@ class PartialFolder {
   // Creates it, or goes on with one of the same identity (what is converted into what; any text). UsageError:
   // target exists, or the folder there is of another identity.
   PartialFolder(const std::filesystem::path& target, const std::string& identity);
+  ~PartialFolder();
+  PartialFolder(const PartialFolder&) = delete;
+  PartialFolder& operator=(const PartialFolder&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
+  // Takes the file that is the conversion's `number`-th, from 0, until this object ends. UsageError when
+  // another process that lives has it: an equal conversion, or a part that shares files with this one.
+  void claim(int64_t number) const;
   // Whether a file is there whole, by an earlier run or another process.
   bool has(const std::string& file) const;
   // To be called when a file is written and synced; what it holds.
@@ -38,6 +44,7 @@ class PartialFolder {
 
   std::filesystem::path target_, path_, work_;
   std::string identity_;
+  int claims_ = -1;  // an open file whose byte N is locked while file N is claimed
 };
 
 }  // namespace dsv3

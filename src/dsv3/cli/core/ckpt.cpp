@@ -81,15 +81,16 @@ int verify(const std::filesystem::path& path, bool json) {
                 {"bytes", result.bytes},
                 {"damaged", std::move(damaged)},
                 {"unlisted", result.unlisted}});
-  } else if (result.damaged.empty()) {
-    fmt::print("{}: {} bytes, {}\n", result.path.string(), result.bytes, result.verdict);
+  } else {
+    if (result.damaged.empty())
+      fmt::print("{}: {} bytes, {}\n", result.path.string(), result.bytes, result.verdict);
+    for (const Damage& damage : result.damaged)
+      fmt::print("{}: bytes {} to {}: {}\n", printable((result.path / damage.file).string(), 400),
+                 damage.begin, damage.end, damage.what);
     for (const std::string& name : result.unlisted) fmt::print("{}: not in manifest.json\n", printable(name));
   }
   if (result.damaged.empty()) return 0;
   const Damage& first = result.damaged.front();
-  for (const Damage& damage : result.damaged)
-    fmt::print(stderr, "{}: bytes {} to {}: {}\n", printable((result.path / damage.file).string(), 400),
-               damage.begin, damage.end, damage.what);
   throw InputError((result.path / first.file).string(), fmt::format("bytes {} to {}", first.begin, first.end),
                    first.what, fmt::format("{} damaged ranges in all", result.damaged.size()));
 }

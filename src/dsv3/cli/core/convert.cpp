@@ -147,13 +147,15 @@ int export_command(std::vector<std::string> args) {
   CLI::App app("The newest checkpoint of a run, or a DCP folder, as a Hugging Face folder.", "dsv3 export");
   ConvertOptions options;
   options.to = FolderFormat::hf;
-  std::string source, target, dtype = "bf16";
+  std::string source, target, dtype = "bf16", config;
   bool json = false;
   app.add_option("RUN", source, "a run folder or a DCP folder")->required();
   app.add_option("DIR", target, "the folder to write; may not exist")->required();
   app.add_option("--dtype", dtype, "keep, bf16, fp16, fp32 or fp8")->capture_default_str();
+  app.add_option("--config", config, "config.json of a source that holds none");
   app.add_flag("--json", json, "print JSON");
   if (!parse_args(app, args)) return 0;
+  if (!config.empty()) options.config = config;
   options.dtype = parse_dtype(dtype);
   return run(source, target, options, json);
 }
