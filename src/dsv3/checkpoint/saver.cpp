@@ -25,8 +25,7 @@ fs::path part_path(const fs::path& folder, int64_t rank) { return folder / fmt::
 void create_new(const fs::path& folder) {
   std::error_code error;
   fs::remove_all(folder, error);
-  fs::create_directories(folder, error);
-  if (error) throw RunError(printable(folder.string(), 400), "cannot be created: " + error.message());
+  create_folders(folder);
 }
 
 // Out of the way first, so that no half-removed folder has a checkpoint's name.

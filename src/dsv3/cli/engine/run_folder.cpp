@@ -92,9 +92,7 @@ RunFolder::RunFolder(const RunConfig& run) {
   require_usable(run);
   const fs::path out = run.train.out;
   const std::string name = printable(out.string(), 400);
-  std::error_code error;
-  fs::create_directories(out, error);
-  if (error) throw RunError(name, "cannot be created: " + error.message());
+  create_folders(out);
   const std::string lock = (out / ".lock").string();
   lock_ = ::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   if (lock_ < 0) throw RunError(printable(lock), std::strerror(errno));
