@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "dsv3/base/error.h"
+#include "dsv3/base/file.h"
 #include "dsv3/checkpoint/resume.h"
 #include "dsv3/checkpoint/saver.h"
 #include "dsv3/cli/command.h"
@@ -139,7 +140,7 @@ int train_command(std::vector<std::string> args) {
   if (!resumed) initialise(model, run, log);
   Trainer trainer(run, model, optimizer, loader);
   if (resumed) trainer.resume(resumed->train);
-  std::optional<MetricsFile> metrics_file;  // rank 0's
+  std::optional<LineFile> metrics_file;  // rank 0's
   on_rank_zero(mesh, [&] {
     if (!folder) folder.emplace(run);
     folder->begin(run, trainer.state().step, trainer.done());
@@ -147,7 +148,7 @@ int train_command(std::vector<std::string> args) {
     metrics_file.emplace(out / "metrics.jsonl");
   });
   auto write_metrics = [&](const std::string& line) {
-    if (metrics_file) metrics_file->write(line);
+    if (metrics_file) metrics_file->append(line + "\n");
   };
 
   log.say(fmt::format("{} parameters, {} sequences of {} a step, {}, run folder {}",
@@ -165,6 +166,19 @@ int train_command(std::vector<std::string> args) {
   auto tell = [&](const std::string& text) {
     for (const std::string& line : lines_of(text))
       line.starts_with("warning: ") ? log.warn(line) : log.say(line);
+  };
+  // A checkpoint that is written in the background may have filled the disk: it will fail and give the room
+  // back, so lines may wait until then. They are there before the next one begins: it stands for the steps up
+  // to its own.
+  auto settle = [&] {
+    if (saver.under_way()) return;
+    if (metrics_file) metrics_file->settle();
+    log.settle();
+  };
+  auto save = [&] {
+    tell(saver.poll(/*wait=*/true));
+    settle();
+    tell(saver.begin(trainer.state()));
   };
   auto evaluate_now = [&] {
     const EvalResult result = evaluate(model, *valid, run.train.micro_batch, run.eval.batches);
@@ -202,13 +216,13 @@ int train_command(std::vector<std::string> args) {
     if (valid && run.eval.every > 0 && metrics.step % run.eval.every == 0 && !trainer.done()) evaluate_now();
     saving.run([&] {
       tell(saver.poll());
-      if (run.checkpoint.every > 0 && metrics.step % run.checkpoint.every == 0)
-        tell(saver.begin(trainer.state()));
+      if (run.checkpoint.every > 0 && metrics.step % run.checkpoint.every == 0) save();
     });
+    settle();
     signal = agreed_signal(mesh);
   }
   if (!trainer.done() || run.checkpoint.every > 0) {
-    tell(saver.begin(trainer.state()));
+    save();
     tell(saver.poll(/*wait=*/true));
   }
   signals.reset();
@@ -228,6 +242,7 @@ int train_command(std::vector<std::string> args) {
   model.save_hf(out / "hf");
   on_rank_zero(mesh, [&] { copy_tokenizer(run.data.tokenizer, out / "hf"); });
   log.say(fmt::format("weights in {}", (out / "hf").string()));
+  settle();
   return 0;
 }
 
