@@ -72,7 +72,9 @@ void RunFolder::begin(const RunConfig& run, int64_t step, bool done) const {
   std::vector<fs::path> leftovers;
   for (const auto& entry : fs::directory_iterator(out)) {
     const std::string name = entry.path().filename().string();
-    if (name.starts_with("hf.tmp-") || (name == "hf" && !done)) leftovers.push_back(entry.path());
+    const bool half_written = name.starts_with("hf.tmp-") || name.starts_with("run.toml.tmp-") ||
+                              name.starts_with("metrics.jsonl.tmp-");
+    if (half_written || (name == "hf" && !done)) leftovers.push_back(entry.path());
   }
   std::error_code ignored;
   for (const fs::path& path : leftovers) fs::remove_all(path, ignored);
