@@ -40,6 +40,7 @@ test-full: tests asan fuzz mutate  ## also what takes longer: long runs, sanitiz
 	@DSV3_LONG_TESTS=1 $(CTEST) --test-dir build/release
 	@tools/check_launchers
 	@tools/check_memory.py
+	@tools/setup faults
 	@tools/check_kills.py --every 5
 	@tools/check_convert_faults.py
 	@tools/setup peers

@@ -11,19 +11,15 @@ Then conversions, verify and diff run on files whose transfers are cut short or 
 """
 
 import argparse
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
-from inject import count_calls, run
+from faults import FAULTS, ROOT, ShortTransfers, places, require_strace, run
 
-ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "tests" / "golden" / "trajectory"
-CALLS = ("mkdir", "write", "pwrite64", "fsync", "rename", "unlink", "unlinkat")
-FAULTS = ("signal=KILL", "error=EIO", "error=ENOSPC")
 
 
 def content(folder):
@@ -73,48 +69,37 @@ class Conversion:
 
     def check(self, every):
         """(disturbed runs, wrong ones)"""
-        places = wrong = 0
-        for call in CALLS:
-            self.clear()
-            calls = count_calls(self.command, self.aside / "log", call)
-            for number in range(1, calls + 1, every):
-                for fault in FAULTS:
-                    inject = f"{call}:{fault}:when={number}"
-                    said = self.disturb(inject)
-                    places += 1
-                    if said:
-                        wrong += 1
-                        print(f"{self.out.name}: {inject}: {said}")
-            print(f"{self.out.name}: {call}: {calls} calls")
-        return places, wrong
+        self.clear()
+        first, others = places(self.command, self.aside / "log", self.aside)
+        met = {place[:2]: place for place in others + first}
+        runs = wrong = 0
+        for place in list(met.values())[::every]:
+            for fault in FAULTS:
+                inject = f"{place.call}:{fault}:when={place.number}"
+                said = self.disturb(inject)
+                runs += 1
+                if said:
+                    wrong += 1
+                    print(f"{self.out.name}: {inject} ({place.path}): {said}")
+        print(f"{self.out.name}: {dict(Counter(call for call, _ in met))}")
+        return runs, wrong
 
 
 def check_short(aside, conversions):
     """How many commands went wrong under short_io.c."""
-    library, log = aside / "short_io.so", aside / "short_io.log"
-    subprocess.run([os.environ.get("CC", "cc"), "-O2", "-shared", "-fPIC", "-o", str(library), str(ROOT / "tools/short_io.c"),
-                    "-ldl"], check=True)
-    wrong = 0
-
-    def expect(command, what):
-        nonlocal wrong
-        log.unlink(missing_ok=True)
-        done = run(command, env=os.environ | {"LD_PRELOAD": str(library), "DSV3_SHORT_IO_LOG": str(log)})
-        met = [int(count) for count in log.read_text().split()] if log.exists() else [0, 0]
-        if done.returncode != 0 or min(met) == 0:
-            wrong += 1
-            print(f"short transfers: {what}: code {done.returncode}, {met} met: {done.stderr}")
-
+    short = ShortTransfers(aside)
+    said = []
     for conversion in conversions:
         conversion.clear()
-        expect(conversion.command, conversion.out.name)
+        said.append(short.run(conversion.command))
         if content(conversion.out) != conversion.expected:
-            wrong += 1
-            print(f"short transfers: {conversion.out.name}: ended otherwise")
-        dsv3 = conversion.command[0]
-        expect([dsv3, "ckpt", "verify", str(conversion.out)], f"verify {conversion.out.name}")
-        expect([dsv3, "ckpt", "diff", str(conversion.out), str(conversion.out)], f"diff {conversion.out.name}")
-    return wrong
+            said.append(f"{conversion.out.name}: ended otherwise under short transfers")
+        dsv3, out = conversion.command[0], str(conversion.out)
+        said.append(short.run([dsv3, "ckpt", "verify", out]))
+        said.append(short.run([dsv3, "ckpt", "diff", out, out]))
+    wrong = [line for line in said if line]
+    print("\n".join(wrong), end="\n" if wrong else "")
+    return len(wrong)
 
 
 def main():
@@ -122,6 +107,7 @@ def main():
     parser.add_argument("--dsv3", default=ROOT / "build" / "release" / "bin" / "dsv3")
     parser.add_argument("--every", type=int, default=1)
     arguments = parser.parse_args()
+    require_strace()
     with tempfile.TemporaryDirectory() as aside:
         aside = Path(aside)
         to_dcp = Conversion(arguments.dsv3, aside, MODEL, "dcp", [])
@@ -130,14 +116,11 @@ def main():
         to_hf = Conversion(arguments.dsv3, aside, aside / "source", "hf", ["--dtype", "fp8"])
         to_hf.whole()
         wrong = check_short(aside, (to_dcp, to_hf))
-        places = 0
-        if shutil.which("strace") is None:
-            print("check_convert_faults: strace is not installed: no faults injected")
-        else:
-            for conversion in (to_dcp, to_hf):
-                more, bad = conversion.check(arguments.every)
-                places, wrong = places + more, wrong + bad
-    print(f"check_convert_faults: {places} disturbed runs, {wrong} wrong")
+        runs = 0
+        for conversion in (to_dcp, to_hf):
+            more, bad = conversion.check(arguments.every)
+            runs, wrong = runs + more, wrong + bad
+    print(f"check_convert_faults: {runs} disturbed runs, {wrong} wrong")
     return 1 if wrong else 0
 
 

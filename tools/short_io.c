@@ -1,4 +1,4 @@
-// For LD_PRELOAD: every second transfer of a regular file is interrupted by EINTR before it moves a byte, the others move
+// For LD_PRELOAD: every second transfer of a file on a disk is interrupted by EINTR before it moves a byte, the others move
 // between one byte and all that was asked; every second fsync is interrupted. All of it is what POSIX allows at any time.
 // At its end the process writes what it met into the file $DSV3_SHORT_IO_LOG: "SHORTENED INTERRUPTED".
 //
@@ -11,13 +11,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 static atomic_uint_fast64_t calls, shortened, interrupted;
 
-static int is_regular(int fd) {
+// The kernel's own files are left out: a library that reads the processor's features from them may give up when it is
+// interrupted, choose other kernels, and so compute other digits.
+static int on_disk(int fd) {
+  enum { kProc = 0x9fa0, kSys = 0x62656572 };
   struct stat status;
-  return fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
+  struct statfs system;
+  return fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && fstatfs(fd, &system) == 0 && system.f_type != kProc &&
+         system.f_type != kSys;
 }
 
 // Whether this call of a thread is to be interrupted. By thread: else two threads could take turns such that one of them
@@ -42,11 +48,11 @@ static size_t some_of(size_t size) {
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
 ssize_t read(int fd, void* to, size_t size) {
-  if (!is_regular(fd)) return NEXT(read)(fd, to, size);
+  if (!on_disk(fd)) return NEXT(read)(fd, to, size);
   return interrupts() ? -1 : NEXT(read)(fd, to, some_of(size));
 }
 ssize_t write(int fd, const void* from, size_t size) {
-  if (!is_regular(fd)) return NEXT(write)(fd, from, size);
+  if (!on_disk(fd)) return NEXT(write)(fd, from, size);
   return interrupts() ? -1 : NEXT(write)(fd, from, some_of(size));
 }
 ssize_t pread(int fd, void* to, size_t size, off_t at) {

@@ -111,17 +111,34 @@ TEST(AtomicFile, LeavesNothingWithoutCommit) {
   EXPECT_EQ(count_files(dir.path()), 0u);
 }
 
+// While it lives no file grows beyond 4,096 bytes: the write that crosses the limit is short, the next one
+// fails.
+class FullDisk {
+ public:
+  FullDisk() : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
+    ::getrlimit(RLIMIT_FSIZE, &before_);
+    const rlimit small{4096, before_.rlim_max};
+    ::setrlimit(RLIMIT_FSIZE, &small);
+  }
+  ~FullDisk() {
+    ::setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, handler_);
+  }
+  FullDisk(const FullDisk&) = delete;
+  FullDisk& operator=(const FullDisk&) = delete;
+
+ private:
+  sighandler_t handler_;
+  rlimit before_{};
+};
+
 TEST(AtomicFile, FullDiskIsARunErrorThatNamesThePath) {
   TempDir dir;
-  rlimit before{};
-  ::getrlimit(RLIMIT_FSIZE, &before);
-  const rlimit small{4096, before.rlim_max};
-  auto* handler = std::signal(SIGXFSZ, SIG_IGN);
-  ::setrlimit(RLIMIT_FSIZE, &small);
-  expect_error(ExitCode::failed, {"/a: writing: "},
-               [&] { write_atomically(dir / "a", std::string(10000, 'x')); });
-  ::setrlimit(RLIMIT_FSIZE, &before);
-  std::signal(SIGXFSZ, handler);
+  {
+    const FullDisk full;
+    expect_error(ExitCode::failed, {"/a: writing: "},
+                 [&] { write_atomically(dir / "a", std::string(10000, 'x')); });
+  }
   EXPECT_EQ(count_files(dir.path()), 0u);
   expect_error(ExitCode::failed, {"/none/a: cannot be written"}, [&] { AtomicFile file(dir / "none/a"); });
 }
@@ -135,6 +152,35 @@ TEST(CreateFolders, MakesWhatIsMissing) {
   test::write_file(dir / "file", "");
   for (const char* name : {"file", "file/a", "file/a/b"})
     test::expect_error(ExitCode::failed, {"/file", "cannot be created"}, [&] { create_folders(dir / name); });
+}
+
+TEST(LineFile, WhatAFullDiskRefusesWaitsForRoom) {
+  TempDir dir;
+  const fs::path path = dir / "lines";
+  const std::string first(4000, 'a'), second(200, 'b');
+  std::string all = "before\n";
+  {
+    write_atomically(path, all);
+    LineFile file(path);
+    {
+      const FullDisk full;
+      for (const std::string& line : {first, second, std::string("c")}) {
+        file.append(line + "\n");
+        all += line + "\n";
+      }
+      EXPECT_EQ(read_text(path, 10000), all.substr(0, 4096));
+      expect_error(ExitCode::failed, {"/lines: writing: File too large", "make room"},
+                   [&] { file.settle(); });
+    }
+    file.append("d\n");
+    all += "d\n";
+    EXPECT_EQ(read_text(path, 10000), all);
+    file.settle();
+    const FullDisk full;
+    file.append("e\n");
+  }
+  EXPECT_EQ(read_text(path, 10000), all + "e\n");  // what waits is tried once more at the end
+  expect_error(ExitCode::failed, {"/none/a: cannot be opened"}, [&] { LineFile file(dir / "none/a"); });
 }
 
 TEST(RenameSynced, TakesTheNameAndNamesBothWhenItCannot) {

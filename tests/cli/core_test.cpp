@@ -56,6 +56,7 @@ TEST(UnknownCommand, NamesTheNearest) {
 TEST(Output, ThatCannotBeWrittenIsAFailure) {
   expect_failure(dsv3({"--help"}, {.out_to = "/dev/full"}), ExitCode::failed,
                  {"standard output", "No space"});
+  EXPECT_EQ(dsv3({"nonsense"}, {.err_to = "/dev/full"}).code, static_cast<int>(ExitCode::usage));
 }
 
 TEST(LogLevel, IsCheckedAndDebugAddsTheTrace) {

@@ -294,27 +294,34 @@ TEST(Resume, ACheckpointIsAModel) {
   EXPECT_EQ(parse_json(shown.out, "show").at("step"), 3);
 }
 
-// A disk that is too small for the second checkpoint.
+// A disk that is too small for all checkpoints.
 TEST(Resume, AFullDiskKeepsTheOlderCheckpointAndEndsTheRunAfterK) {
-  TempDir dir;
-  const fs::path disk = dir / "disk";
-  fs::create_directories(disk);
-  if (::mount("none", disk.c_str(), "tmpfs", 0, "size=9m") != 0)
-    GTEST_SKIP() << "a tmpfs cannot be mounted here (root)";
-  ASSERT_EQ(dsv3(saving(dir / "whole", 3)).code, 0);
-  const Result result =
-      dsv3(saving(disk / "run", 1000, {"--checkpoint.keep_last=100", "--checkpoint.max_failures=2"}));
-  EXPECT_EQ(result.code, 1) << result.err;
-  EXPECT_NE(result.err.find("could not be saved"), std::string::npos) << result.err;
-  EXPECT_NE(result.err.find("No space left"), std::string::npos) << result.err;
-  size_t kept = 0;
-  for (const auto& entry : fs::directory_iterator(disk / "run/checkpoints")) {
-    EXPECT_FALSE(entry.path().string().ends_with(".tmp")) << entry.path();
-    EXPECT_EQ(dsv3({"ckpt", "verify", entry.path()}).code, 0) << entry.path();
-    ++kept;
+  for (const std::string async : {"false", "true"}) {
+    SCOPED_TRACE(async);
+    TempDir dir;
+    const fs::path disk = dir / "disk";
+    fs::create_directories(disk);
+    if (::mount("none", disk.c_str(), "tmpfs", 0, "size=9m") != 0)
+      GTEST_SKIP() << "a tmpfs cannot be mounted here (root)";
+    const Result result = dsv3(
+        saving(disk / "run", 1000,
+               {"--checkpoint.keep_last=100", "--checkpoint.max_failures=2", "--checkpoint.async=" + async}));
+    EXPECT_EQ(result.code, 1) << result.err;
+    EXPECT_NE(result.err.find("could not be saved"), std::string::npos) << result.err;
+    EXPECT_NE(result.err.find("No space left"), std::string::npos) << result.err;
+    size_t kept = 0;
+    for (const auto& entry : fs::directory_iterator(disk / "run/checkpoints")) {
+      EXPECT_FALSE(entry.path().string().ends_with(".tmp")) << entry.path();
+      EXPECT_EQ(dsv3({"ckpt", "verify", entry.path()}).code, 0) << entry.path();
+      ++kept;
+    }
+    EXPECT_GE(kept, 1u);
+    // The disk was full for a while; no line is lost.
+    const std::vector<Json> metrics = metrics_of(disk / "run");
+    ::umount(disk.c_str());
+    ASSERT_GE(metrics.size(), 3 * (kept + 2));
+    EXPECT_EQ(metrics.back().at("step"), metrics.size());
   }
-  EXPECT_GE(kept, 1u);
-  ::umount(disk.c_str());
 }
 
 TEST(Resume, AFileSizeLimitIsAFailureLikeOthers) {

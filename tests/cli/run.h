@@ -28,6 +28,7 @@ struct RunOptions {
   std::filesystem::path cwd = {};     // empty: this process's
   std::filesystem::path in_from = "/dev/null";
   std::filesystem::path out_to = {};  // where stdout goes, e.g. /dev/full; empty: Result::out
+  std::filesystem::path err_to = {};  // stderr likewise
   int signal = 0;                     // sent after signal_after_ms
   int signal_after_ms = 0;
 };
@@ -43,7 +44,7 @@ inline Result run_program(const std::filesystem::path& program, std::vector<std:
                           const RunOptions& options = {}) {
   TempDir dir;  // files instead of pipes: nothing can fill up and block
   const auto out = options.out_to.empty() ? dir / "out" : options.out_to;
-  const auto err = dir / "err";
+  const auto err = options.err_to.empty() ? dir / "err" : options.err_to;
   args.insert(args.begin(), program.string());
   std::vector<char*> argv;
   for (std::string& arg : args) argv.push_back(arg.data());
@@ -73,7 +74,7 @@ inline Result run_program(const std::filesystem::path& program, std::vector<std:
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   result.code = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
   if (options.out_to.empty()) result.out = read_file(out);
-  result.err = read_file(err);
+  if (options.err_to.empty()) result.err = read_file(err);
   return result;
 }
 

@@ -190,6 +190,40 @@ void AtomicFile::commit() {
   temporary_.clear();
 }
 
+LineFile::LineFile(const std::filesystem::path& path) : path_(path.string()) {
+  fd_ = retry([&] { return ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666); });
+  if (fd_ < 0) throw RunError(printable(path_), "cannot be opened for writing: " + errno_text());
+}
+
+LineFile::~LineFile() {
+  write_waiting();
+  ::close(fd_);
+}
+
+bool LineFile::write_waiting() {
+  while (!waiting_.empty()) {
+    const ssize_t n = retry([&] { return ::write(fd_, waiting_.data(), waiting_.size()); });
+    if (n < 0) return false;
+    waiting_.erase(0, static_cast<size_t>(n));
+  }
+  return true;
+}
+
+void LineFile::append(std::string_view text) {
+  waiting_ += text;
+  write_waiting();
+}
+
+void LineFile::sync() {
+  // EINVAL: a pipe or a terminal has nothing to sync.
+  if (retry([&] { return ::fsync(fd_); }) != 0 && errno != EINVAL)
+    throw RunError(printable(path_), "fsync: " + errno_text());
+}
+
+void LineFile::settle() {
+  if (!write_waiting()) throw RunError(printable(path_), "writing: " + errno_text(), "make room and resume");
+}
+
 void write_atomically(const std::filesystem::path& path, std::string_view text) {
   AtomicFile file(path);
   file.write(text);

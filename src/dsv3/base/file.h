@@ -68,6 +68,29 @@ class AtomicFile {
   uint64_t size_ = 0;
 };
 
+// A file that grows by lines while its run goes on. A disk can be full for a moment, by a checkpoint that
+// fails and gives the room back: what cannot be written waits, in order.
+class LineFile {
+ public:
+  // Appends to what the file holds. RunError when it cannot be opened.
+  explicit LineFile(const std::filesystem::path& path);
+  ~LineFile();
+  LineFile(const LineFile&) = delete;
+  LineFile& operator=(const LineFile&) = delete;
+
+  // text ends its lines. Never fails: settle() tells.
+  void append(std::string_view text);
+  // Tries once more what waits; RunError when it still does.
+  void settle();
+  void sync();  // what was written survives a crash of the machine; RunError when it may not
+
+ private:
+  bool write_waiting();  // false: errno says why not
+
+  std::string path_, waiting_;
+  int fd_ = -1;
+};
+
 // Writes text to path at once (AtomicFile of one piece).
 void write_atomically(const std::filesystem::path& path, std::string_view text);
 

@@ -31,14 +31,16 @@ void create_new(const fs::path& folder) {
 // Out of the way first, so that no half-removed folder has a checkpoint's name.
 void remove_checkpoint(const fs::path& folder) {
   const fs::path aside = folder.string() + ".old.tmp";
-  std::error_code ignored;
-  fs::remove_all(aside, ignored);
   rename_synced(folder, aside);
-  fs::remove_all(aside, ignored);
+  std::error_code error;
+  fs::remove_all(aside, error);
+  if (error) throw RunError(printable(aside.string(), 400), "cannot be removed: " + error.message());
 }
 
-// Keeps the newest ones up to `newest`, which was just written.
+// Keeps the newest ones up to `newest`, which was just written. What an earlier call could not remove is
+// tried again.
 void prune(const RunConfig& run, int64_t newest) {
+  remove_unfinished(run.train.out);
   int64_t kept = 0;
   for (const int64_t step : list_checkpoints(run.train.out)) {
     if (step > newest) continue;
@@ -155,6 +157,9 @@ uint64_t Saver::commit() {
   copy_tokenizer(run_.data.tokenizer, folder);
   finish_dcp_folder(folder, std::move(whole));
   fsync_directory(folder);
+  // There is one if it got its name, and the sync of that failed: its step is saved once more at the run's
+  // end.
+  if (std::error_code ignored; fs::exists(target, ignored)) remove_checkpoint(target);
   rename_synced(folder, target);
   return bytes;
 }

@@ -33,6 +33,7 @@ class Saver {
   // row.
   std::string poll(bool wait = false);
 
+  bool under_way() const { return writing_.valid(); }  // between begin() and a poll() that completes it
   int64_t last_step() const { return last_step_; }  // of the newest complete checkpoint of this run, 0: none
 
  private:

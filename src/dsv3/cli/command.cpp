@@ -102,8 +102,9 @@ void flush_output() {
 
 int report(const std::string& line, ExitCode code) {
   const char* level = std::getenv("DSV3_LOG_LEVEL");
-  fmt::print(stderr, "dsv3: error: {}\n", printable(line, 8192));
-  if (level && std::string_view(level) == "debug") fmt::print(stderr, "{}", last_error_trace());
+  std::string text = fmt::format("dsv3: error: {}\n", printable(line, 8192));
+  if (level && std::string_view(level) == "debug") text += last_error_trace();
+  std::fputs(text.c_str(), stderr);  // not fmt's print, which throws when nobody can be told
   return static_cast<int>(code);
 }
 

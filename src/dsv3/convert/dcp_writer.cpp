@@ -21,18 +21,17 @@ void DcpFileWriter::write(std::span<const std::byte> bytes) {
   hasher_.update(bytes);
 }
 
-void DcpFileWriter::align() {
-  const std::vector<std::byte> zeros((kAlignment - file_.size() % kAlignment) % kAlignment);
-  write(zeros);
+std::string DcpFileWriter::padding() const {
+  return std::string((kAlignment - file_.size() % kAlignment) % kAlignment, '\0');
 }
 
 void DcpFileWriter::tensor(const std::string& key, const std::vector<PathPart>& path, DType dtype,
                            const std::vector<int64_t>& shape, const std::vector<int64_t>& offsets,
                            const std::vector<int64_t>& sizes, std::span<const std::byte> data) {
-  align();
   const TorchItem item = make_torch_tensor(dtype, sizes, data);
-  const uint64_t begin = file_.size();
-  write(bytes_of(item.head));
+  const std::string zeros = padding();
+  const uint64_t begin = file_.size() + zeros.size();
+  write(bytes_of(zeros + item.head));
   write(data);
   write(bytes_of(item.tail));
   const auto [it, is_new] = tensors_.try_emplace(key, part_.metadata.tensors.size());
@@ -46,9 +45,9 @@ void DcpFileWriter::tensor(const std::string& key, const std::vector<PathPart>& 
 
 void DcpFileWriter::object(const std::string& key, const std::vector<PathPart>& path,
                            const PickleValue& value) {
-  align();
-  const uint64_t begin = file_.size();
-  write(bytes_of(make_torch_object(value)));
+  const std::string zeros = padding();
+  const uint64_t begin = file_.size() + zeros.size();
+  write(bytes_of(zeros + make_torch_object(value)));
   part_.metadata.objects.push_back(
       {.key = key, .file = name_, .offset = begin, .length = file_.size() - begin, .path = path});
 }

@@ -29,7 +29,7 @@ class DcpFileWriter {
   DcpPart finish();
 
  private:
-  void align();
+  std::string padding() const;  // to the next item
   void write(std::span<const std::byte> bytes);
 
   std::string name_;

@@ -1,14 +1,9 @@
 #include "dsv3/train/metrics.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <cmath>
-#include <cstring>
 #include <fstream>
-
-#include "dsv3/base/error.h"
 
 namespace dsv3 {
 namespace {
@@ -83,22 +78,6 @@ std::string step_line(const StepMetrics& m, int64_t total_steps, double remainin
       static_cast<double>(m.mem_bytes) / (1 << 30), loaded, remaining_s < 0 ? "-" : duration(remaining_s),
       waited("data", m.data_s), waited("save", m.save_s),
       m.skipped ? fmt::format("  skipped {}", m.skipped) : "");
-}
-
-MetricsFile::MetricsFile(const std::filesystem::path& path)
-    : file_(std::fopen(path.c_str(), "ae")), path_(path) {
-  if (!file_) throw RunError(path_, "cannot be opened for writing");
-}
-
-MetricsFile::~MetricsFile() { std::fclose(file_); }
-
-void MetricsFile::write(const std::string& line) {
-  if (std::fputs((line + "\n").c_str(), file_) < 0 || std::fflush(file_) != 0)
-    throw RunError(path_, "cannot be written", "is the disk full?");
-}
-
-void MetricsFile::sync() {
-  if (::fsync(::fileno(file_)) != 0) throw RunError(path_, fmt::format("fsync: {}", std::strerror(errno)));
 }
 
 int64_t memory_bytes(const char* field) {

@@ -1,8 +1,6 @@
 #pragma once
 // What a step reports: a line of metrics.jsonl and a line for a person.
 
-#include <cstdio>
-#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -42,21 +40,6 @@ std::string json_line(const std::vector<LayerLoad>& load, int64_t step);
 // cost a twentieth of a step.
 std::string step_line(const StepMetrics& metrics, int64_t total_steps, double remaining_s);
 std::string step_header();
-
-// metrics.jsonl of a run folder: appended and flushed line by line.
-class MetricsFile {
- public:
-  explicit MetricsFile(const std::filesystem::path& path);
-  ~MetricsFile();
-  MetricsFile(const MetricsFile&) = delete;
-  MetricsFile& operator=(const MetricsFile&) = delete;
-  void write(const std::string& line);
-  void sync();  // what was written survives a power failure; RunError like write()
-
- private:
-  std::FILE* file_;
-  std::string path_;
-};
 
 // Of this process, from /proc/self/status: "VmHWM:" (the peak) or "VmRSS:".
 int64_t memory_bytes(const char* field);

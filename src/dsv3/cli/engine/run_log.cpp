@@ -1,39 +1,40 @@
 #include "dsv3/cli/engine/run_log.h"
 
-#include <fmt/format.h>
-
+#include <cstdio>
 #include <utility>
-
-#include "dsv3/base/error.h"
 
 namespace dsv3 {
 
 void RunLog::open(const std::filesystem::path& path) {
-  path_ = path.string();
-  file_.open(path, std::ios::app);
-  if (!file_) throw RunError(path_, "cannot be opened for writing");
+  if (!speaks_) return;
+  file_.emplace(path);
   keep(std::exchange(held_, {}));
 }
 
 void RunLog::say(const std::string& line) {
   if (!speaks_) return;
-  fmt::print("{}\n", line);
+  // A terminal that takes no lines doesn't end the run: log.txt has them. At its end run_command tells.
+  std::fputs((line + "\n").c_str(), stdout);
   std::fflush(stdout);
   keep(line + "\n");
 }
 
 void RunLog::warn(const std::string& line) {
   if (!speaks_) return;
-  fmt::print(stderr, "dsv3: {}\n", line);
+  std::fputs(("dsv3: " + line + "\n").c_str(), stderr);
   keep("dsv3: " + line + "\n");
 }
 
 void RunLog::keep(const std::string& lines) {
-  if (!file_.is_open()) {
+  if (file_) {
+    file_->append(lines);
+  } else {
     held_ += lines;
-  } else if (!(file_ << lines << std::flush)) {
-    throw RunError(path_, "cannot be written", "is the disk full?");
   }
+}
+
+void RunLog::settle() {
+  if (file_) file_->settle();
 }
 
 }  // namespace dsv3

@@ -2,8 +2,10 @@
 // What train says to a person: on the terminal, and in RUN/log.txt without the terminal's colours.
 
 #include <filesystem>
-#include <fstream>
+#include <optional>
 #include <string>
+
+#include "dsv3/base/file.h"
 
 namespace dsv3 {
 
@@ -16,13 +18,15 @@ class RunLog {
   void open(const std::filesystem::path& path);
   void say(const std::string& line);   // stdout
   void warn(const std::string& line);  // stderr, as "dsv3: line"
+  // RunError when lines still wait to be written (LineFile).
+  void settle();
 
  private:
   void keep(const std::string& lines);
 
   bool speaks_;
-  std::string path_, held_;
-  std::ofstream file_;
+  std::string held_;
+  std::optional<LineFile> file_;
 };
 
 }  // namespace dsv3

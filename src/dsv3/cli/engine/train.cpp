@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "dsv3/base/error.h"
+#include "dsv3/base/file.h"
 #include "dsv3/checkpoint/resume.h"
 #include "dsv3/checkpoint/saver.h"
 #include "dsv3/cli/command.h"
@@ -135,7 +136,7 @@ int train_command(std::vector<std::string> args) {
   if (!resumed) initialise(model, run, log);
   Trainer trainer(run, model, optimizer, loader);
   if (resumed) trainer.resume(resumed->train);
-  std::optional<MetricsFile> metrics_file;  // rank 0's
+  std::optional<LineFile> metrics_file;  // rank 0's
   on_rank_zero(mesh, [&] {
     if (!folder) folder.emplace(run);
     const int64_t unreadable = folder->begin(run, trainer.state().step, trainer.done());
@@ -146,7 +147,7 @@ int train_command(std::vector<std::string> args) {
     metrics_file.emplace(out / "metrics.jsonl");
   });
   auto write_metrics = [&](const std::string& line) {
-    if (metrics_file) metrics_file->write(line);
+    if (metrics_file) metrics_file->append(line + "\n");
   };
 
   log.say(fmt::format("{} parameters, {} sequences of {} a step, {}, run folder {}",
@@ -165,9 +166,20 @@ int train_command(std::vector<std::string> args) {
     for (const std::string& line : lines_of(text))
       line.starts_with("warning: ") ? log.warn(line) : log.say(line);
   };
+  // A checkpoint that is written in the background may have filled the disk: it will fail and give the room
+  // back, so lines may wait until then. They are there, on the disk itself, before the next one begins: it
+  // stands for the steps up to its own.
+  auto settle = [&] {
+    if (saver.under_way()) return;
+    if (metrics_file) metrics_file->settle();
+    log.settle();
+  };
   auto save = [&] {
-    // What a checkpoint stands behind survives with it.
-    on_rank_zero(mesh, [&] { metrics_file->sync(); });
+    tell(saver.poll(/*wait=*/true));
+    on_rank_zero(mesh, [&] {
+      settle();
+      metrics_file->sync();
+    });
     tell(saver.begin(trainer.state()));
   };
   auto evaluate_now = [&] {
@@ -208,6 +220,7 @@ int train_command(std::vector<std::string> args) {
       tell(saver.poll());
       if (run.checkpoint.every > 0 && metrics.step % run.checkpoint.every == 0) save();
     });
+    settle();
     signal = agreed_signal(mesh);
   }
   if (!trainer.done() || run.checkpoint.every > 0) {
@@ -231,6 +244,7 @@ int train_command(std::vector<std::string> args) {
   model.save_hf(out / "hf");
   on_rank_zero(mesh, [&] { copy_tokenizer(run.data.tokenizer, out / "hf"); });
   log.say(fmt::format("weights in {}", (out / "hf").string()));
+  settle();
   return 0;
 }
 
