@@ -42,16 +42,19 @@ TEST_F(ConvertFp8, RoundTripsKeepCodesAndScales) {
     // What it says of its scales is as true of the copies; of new ones nobody knows.
     EXPECT_EQ(read_json(dir / (name + "-again/config.json"))["quantization_config"],
               read_json(dir / name / "config.json")["quantization_config"]);
-    // Through fp32 masters: the values in any case.
-    run(dir / name, dir / (name + "-dcp"), FolderFormat::dcp,
-        [](ConvertOptions& o) { o.dtype = DType::f32; });
-    run(dir / (name + "-dcp"), dir / (name + "-third"), FolderFormat::hf, fp8);
-    EXPECT_FALSE(read_json(dir / (name + "-third/config.json"))["quantization_config"].contains("scale_fmt"));
-    run(dir / (name + "-third"), dir / (name + "-dcp2"), FolderFormat::dcp,
-        [](ConvertOptions& o) { o.dtype = DType::f32; });
-    expect_equal(dir / (name + "-dcp"), dir / (name + "-dcp2"));
+    // Through masters: the values in any case.
+    for (const DType dtype : {DType::bf16, DType::f32}) {
+      const auto masters = [&](ConvertOptions& o) { o.dtype = dtype; };
+      const std::string tag = name + dtype_name(dtype);
+      run(dir / name, dir / (tag + "-dcp"), FolderFormat::dcp, masters);
+      run(dir / (tag + "-dcp"), dir / (tag + "-third"), FolderFormat::hf, fp8);
+      EXPECT_FALSE(
+          read_json(dir / (tag + "-third/config.json"))["quantization_config"].contains("scale_fmt"));
+      run(dir / (tag + "-third"), dir / (tag + "-dcp2"), FolderFormat::dcp, masters);
+      expect_equal(dir / (tag + "-dcp"), dir / (tag + "-dcp2"));
+    }
   }
-  expect_equal(dir / "fp8", dir / "fp8-third");
+  expect_equal(dir / "fp8", dir / "fp8F32-third");
 }
 
 // The experts of a shorter model lie elsewhere than those of the whole.

@@ -35,7 +35,7 @@ TEST_F(DcpSource, OneOfSeveralModelsIsTakenByItsNameOrNone) {
   };
   // The last one has the weights.
   for (const std::vector<std::string>& prefixes :
-       {std::vector<std::string>{"some.deeper."}, {"ema.", "model."}, {"model.", ""}, {"a.", "b.", ""}}) {
+       {std::vector<std::string>{"some.deeper."}, {"ema.", "model."}, {"other.", ""}, {"a.", "b.", ""}}) {
     const std::string name = std::to_string(prefixes.size()) + prefixes.front();
     run(save(name, prefixes), dir / (name + "hf"), FolderFormat::hf,
         [](ConvertOptions& o) { o.dtype = DType::bf16; });

@@ -10,6 +10,7 @@
 
 #include "convert/hf_case.h"
 #include "dsv3/base/philox.h"
+#include "dsv3/convert/dtype.h"
 #include "dsv3/convert/hf_weights.h"
 
 namespace dsv3 {
@@ -246,6 +247,26 @@ TEST(Fp8Blocks, DequantisedWeightsGiveTheirValuesBack) {
       const Matrix few = some_fp8(seed, 1, 2, decode_e4m3(static_cast<uint8_t>(code)), powers);
       ASSERT_EQ(dequantised(quantised(dequantised(few, 2), 2), 2), dequantised(few, 2)) << code;
     }
+  }
+}
+
+// Through bf16 the codes come back too, and a scale that makes the same bf16 of them.
+TEST(Fp8Blocks, DequantisedToBf16TheyGiveTheirCodesBack) {
+  constexpr int64_t kRows = 200, kCols = 300;
+  const auto rounded = [](std::vector<float> values) {
+    std::vector<std::byte> bytes(2 * values.size());
+    encode(values, DType::bf16, bytes);
+    decode(DType::bf16, bytes, values);
+    return values;
+  };
+  uint64_t seed = 100;
+  for (const float largest : {448, 416, 384, 352, 320, 288, 256, 240}) {
+    const Matrix m = some_fp8(++seed, kRows, kCols, largest, false);
+    const auto values = rounded(dequantised(m, kCols));
+    const Matrix back = quantised(values, kCols);
+    EXPECT_EQ(back.codes, m.codes) << largest;
+    EXPECT_EQ(rounded(dequantised(back, kCols)), values) << largest;
+    for (size_t i = 0; i < m.scales.size(); ++i) EXPECT_NEAR(back.scales[i] / m.scales[i], 1, 0x1p-8);
   }
 }
 

@@ -5,7 +5,6 @@
 #include "dsv3/base/error.h"
 #include "dsv3/base/file.h"
 #include "dsv3/convert/dcp_folder.h"
-#include "dsv3/convert/hf_weights.h"
 #include "dsv3/convert/run_folder.h"
 
 namespace dsv3 {
@@ -21,11 +20,6 @@ bool opens(const fs::path& folder) {
   } catch (const Error&) {
     return false;
   }
-}
-
-std::unique_ptr<TensorStore> open_store(const fs::path& path) {
-  if (is_dcp_folder(path)) return std::make_unique<DcpFolder>(path);
-  return std::make_unique<HfWeights>(path);
 }
 
 // fn(first element, elements) over a tensor in pieces.

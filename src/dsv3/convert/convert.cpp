@@ -1,18 +1,18 @@
+#include "dsv3/convert/convert.h"
 
+#include <fmt/format.h>
+#include <sys/stat.h>
 
+#include <algorithm>
 
 #include "dsv3/base/error.h"
 #include "dsv3/base/file.h"
 #include "dsv3/convert/checked_file.h"
 #include "dsv3/convert/checkpoint.h"
-#include "dsv3/convert/convert.h"
 #include "dsv3/convert/convert_output.h"
 #include "dsv3/convert/dcp_writer.h"
 #include "dsv3/convert/partial_folder.h"
 #include "dsv3/convert/run_folder.h"
-#include <algorithm>
-#include <fmt/format.h>
-#include <sys/stat.h>
 
 namespace dsv3 {
 namespace fs = std::filesystem;

@@ -17,9 +17,8 @@ enum class FolderFormat { hf, dcp };
 struct ConvertOptions {
   FolderFormat to = FolderFormat::dcp;
   // F32, BF16, F16, or F8_E4M3 (Hugging Face alone); the router's correction bias stays as it is. Nothing: as
-  // stored, and FP8 as BF16. To F8_E4M3, what is stored so is copied byte for byte, and of a DCP folder of
-  // its values in F32 they come back exactly (fp8.h); in BF16 they are rounded to it and then to a code
-  // again.
+  // stored, and FP8 as BF16. To F8_E4M3, what is stored so is copied byte for byte; of a DCP folder that
+  // was made of it the values come back, those that the folder's dtype keeps (fp8.h).
   std::optional<DType> dtype;
   std::optional<int64_t> layers;  // the first N blocks, and the MTP modules
   bool from_reference = false;    // the source is a DCP folder in the layout of reference_store.h

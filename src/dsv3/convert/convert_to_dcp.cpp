@@ -53,7 +53,7 @@ DcpPart write_dcp_file(const fs::path& path, const DcpShard& shard, const Conver
                        Meter& meter) {
   DcpFileWriter writer(path);
   pipeline(
-      shard.size(),
+      shard.size(), kReadAhead,
       [&](size_t i) {
         return source.read(*shard[i].spec, shard[i].part.begin, shard[i].part.count, shard[i].dtype);
       },

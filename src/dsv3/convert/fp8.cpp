@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <stdexcept>
 
 namespace dsv3 {
@@ -72,11 +73,51 @@ uint8_t quantised(float value, float scale) {
 // spare. (Of a scale below 2^-109 the halves may lose bits.)
 constexpr float kLargestCodes[] = {448, 416, 384, 352, 320, 288, 256, 240};
 
+// Calls fn(scale = amax / code) for each of these codes until one gives a scale.
+template <class Try>
+std::optional<float> try_codes(float amax, Try fn) {
+  for (const float code : kLargestCodes) {
+    // Of a subnormal amax: any scale that is not zero.
+    if (const auto found = fn(std::max(amax / code, std::numeric_limits<float>::denorm_min()))) return found;
+  }
+  return std::nullopt;
+}
+
 // What was FP8 comes back: amax = fl(c s) for one of the codes above, which is within half a unit of amax's
 // last place, at most one of s's; the quotient adds another half. So s is fl(amax / c) or a neighbour of it,
 // and the other values of the block tell which: the first pair that gives all of them back exactly is taken.
 // The first value that a pair does not give back ends its trial: weights that never were FP8 cost a few
 // elements.
+std::optional<float> exact_scale(const Block& block, float amax) {
+  return try_codes(amax, [&](float scale) -> std::optional<float> {
+    for (const float candidate : {scale, std::nextafter(scale, 2 * scale), std::nextafter(scale, 0.0f)}) {
+      const bool exact = candidate > 0 && block.each([&](float value, int64_t) {
+        return !std::isfinite(value) || decode_e4m3(quantised(value, candidate)) * candidate == value;
+      });
+      if (exact) return candidate;
+    }
+    return std::nullopt;
+  });
+}
+
+// What was FP8 and then rounded to bf16. amax / c is within 2^-7 of s, while codes are at least 1/15 apart:
+// each value has its old code, and says that the scale lies between its two middles to the next bf16, divided
+// by the code. In the middle of what all values leave, no value is rounded otherwise.
+std::optional<float> bf16_scale(const Block& block, float amax) {
+  return try_codes(amax, [&](float scale) -> std::optional<float> {
+    double low = 0, high = std::numeric_limits<double>::infinity();
+    const bool fits = block.each([&](float value, int64_t) {
+      const auto bits = std::bit_cast<uint32_t>(std::abs(value));
+      if (bits == 0 || !std::isfinite(value)) return true;
+      const double code = decode_e4m3(encode_e4m3(std::bit_cast<float>(bits) / scale));
+      low = std::max(low, std::bit_cast<float>(bits - 0x8000) / code);
+      high = std::min(high, std::bit_cast<float>(bits + 0x8000) / code);
+      return (bits & 0xffff) == 0 && code > 0 && low <= high;
+    });
+    return fits ? std::optional((low + high) / 2) : std::nullopt;
+  });
+}
+
 float block_scale(const Block& block) {
   float amax = 0;
   block.each([&](float value, int64_t) {
@@ -84,20 +125,9 @@ float block_scale(const Block& block) {
     return true;
   });
   if (amax == 0) return 1;
-  // Of a subnormal amax: any scale that is not zero.
-  const auto quotient = [&](float code) {
-    return std::max(amax / code, std::numeric_limits<float>::denorm_min());
-  };
-  for (const float code : kLargestCodes) {
-    const float scale = quotient(code);
-    for (const float candidate : {scale, std::nextafter(scale, 2 * scale), std::nextafter(scale, 0.0f)}) {
-      const bool exact = candidate > 0 && block.each([&](float value, int64_t) {
-        return !std::isfinite(value) || decode_e4m3(quantised(value, candidate)) * candidate == value;
-      });
-      if (exact) return candidate;
-    }
-  }
-  return quotient(kFp8Largest);
+  if (const auto scale = exact_scale(block, amax)) return *scale;
+  if (const auto scale = bf16_scale(block, amax)) return *scale;
+  return std::max(amax / kFp8Largest, std::numeric_limits<float>::denorm_min());
 }
 
 }  // namespace

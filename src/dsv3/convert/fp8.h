@@ -38,8 +38,8 @@ void dequantise(std::span<const std::byte> codes, std::span<const float> scales,
 // Where a block's values are products of codes with one scale, rounded to fp32 (dequantised FP8), such a
 // scale is found, whatever it and the codes are, and the values come back exactly. So do the bytes, if the
 // largest code is one of 240 to 448 and the block has codes enough to tell the scale; else they may be others
-// of the same values, as twice the codes at half the scale. Values that were rounded to less than fp32 on the
-// way (bf16) are rounded once more, to the nearest code.
+// of the same values, as twice the codes at half the scale. Of products that were rounded to bf16 on the
+// way the codes come back likewise, with a scale within 2^-8 of the old one that makes the same bf16 of them.
 void quantise(std::span<const float> values, int64_t cols, std::span<std::byte> codes,
               std::span<float> scales);
 

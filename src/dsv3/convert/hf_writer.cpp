@@ -11,7 +11,7 @@
 #include "dsv3/base/error.h"
 #include "dsv3/convert/dtype.h"
 #include "dsv3/convert/fp8.h"
-#include "dsv3/convert/hf_plan.h"
+#include "dsv3/convert/pipeline.h"
 
 namespace dsv3 {
 namespace fs = std::filesystem;
@@ -19,60 +19,15 @@ namespace {
 
 constexpr int64_t kPiece = 1 << 18;  // elements asked for at a time
 
-// Asks for the elements of an item in pieces: as many at once as consumers of values (rows of blocks, say)
-// want.
-void ask(const HfItem& item, const ParamSource& source, int64_t begin, std::span<float> out) {
-  for (size_t at = 0; at < out.size(); at += kPiece) {
-    const auto piece = out.subspan(at, std::min<size_t>(out.size() - at, kPiece));
-    source(*item.spec, item.offset + begin + static_cast<int64_t>(at), piece);
-  }
-}
-
-void write_plain(const HfItem& item, const ParamSource& source, SafetensorsWriter& writer) {
-  const int64_t numel = item.numel();
-  std::vector<float> values(static_cast<size_t>(std::min(numel, kPiece)));
-  std::vector<std::byte> bytes(values.size() * static_cast<size_t>(dtype_size(item.dtype)));
-  for (int64_t begin = 0; begin < numel; begin += kPiece) {
-    const auto count = static_cast<size_t>(std::min(numel - begin, kPiece));
-    const auto piece = std::span(values).first(count);
-    const auto out = std::span(bytes).first(count * static_cast<size_t>(dtype_size(item.dtype)));
-    ask(item, source, begin, piece);
-    encode(piece, item.dtype, out);
-    writer.write(out);
-  }
-}
-
-// A row of blocks in memory at a time, and the scales of the tensor. Returns the scales.
-std::vector<float> write_fp8(const HfItem& item, const ParamSource& source, SafetensorsWriter& writer) {
-  const int64_t rows = item.shape[0], cols = item.shape[1], band = std::min(rows, kFp8Block);
-  const auto width = static_cast<size_t>(item.scale_shape()[1]);
-  std::vector<float> values(static_cast<size_t>(band * cols)), scales(item.scale_bytes() / sizeof(float));
-  std::vector<std::byte> codes(values.size());
-  for (int64_t row = 0; row < rows; row += band) {
-    const auto count = static_cast<size_t>(std::min(band, rows - row) * cols);
-    const auto block_row = static_cast<size_t>(row / kFp8Block);
-    ask(item, source, row * cols, std::span(values).first(count));
-    quantise(std::span(values).first(count), cols, std::span(codes).first(count),
-             std::span(scales).subspan(block_row * width, width));
-    writer.write(std::span(codes).first(count));
-  }
-  return scales;
-}
-
-void write_shard(const fs::path& path, const HfShard& shard, const ParamSource& source) {
-  SafetensorsWriter writer(path, shard.entries());
-  writer.skip(shard.scale_bytes());  // they come first in the file and are known last
-  uint64_t filled = 0;
+std::vector<HfPiece> cut(const HfShard& shard, int64_t elements) {
+  std::vector<HfPiece> pieces;
   for (const HfItem& item : shard.items) {
-    if (!item.is_fp8()) {
-      write_plain(item, source, writer);
-      continue;
-    }
-    const std::vector<float> scales = write_fp8(item, source, writer);
-    writer.fill(filled, std::as_bytes(std::span(scales)));
-    filled += item.scale_bytes();
+    const int64_t unit = item.is_fp8() ? kFp8Block * item.shape[1] : 1;
+    const int64_t step = std::max<int64_t>(elements / unit, 1) * unit;
+    for (int64_t begin = 0; begin < item.numel(); begin += step)
+      pieces.push_back({&item, begin, std::min(step, item.numel() - begin)});
   }
-  writer.finish();
+  return pieces;
 }
 
 // A folder that disappears unless it is kept.
@@ -104,6 +59,49 @@ class TemporaryFolder {
 
 }  // namespace
 
+HfBytes encode_piece(const HfPiece& piece, std::span<const float> values) {
+  const HfItem& item = *piece.item;
+  HfBytes out{std::vector<std::byte>(values.size() * static_cast<size_t>(dtype_size(item.dtype))), {}};
+  if (!item.is_fp8()) {
+    encode(values, item.dtype, out.bytes);
+    return out;
+  }
+  const int64_t cols = item.shape[1];
+  const auto band = static_cast<size_t>(kFp8Block * cols), width = static_cast<size_t>(item.scale_shape()[1]);
+  for (size_t at = 0; at < values.size(); at += band) {
+    const size_t count = std::min(band, values.size() - at), row = out.scales.size();
+    out.scales.resize(row + width);
+    quantise(values.subspan(at, count), cols, std::span(out.bytes).subspan(at, count),
+             std::span(out.scales).subspan(row));
+  }
+  return out;
+}
+
+FileHashes write_hf_shard(const fs::path& path, const HfShard& shard, int64_t elements, size_t ahead,
+                          const std::function<HfBytes(const HfPiece&)>& make,
+                          const std::function<void(uint64_t)>& written) {
+  SafetensorsWriter writer(path, shard.entries());
+  writer.skip(shard.scale_bytes());  // they come first in the file and are known last
+  // So the blocks up to here are hashed when they are complete, the others on the way.
+  uint64_t unhashed = (kManifestBlock - writer.size() % kManifestBlock) % kManifestBlock;
+  BlockHasher tail;
+  std::vector<float> scales;
+  const std::vector<HfPiece> pieces = cut(shard, elements);
+  pipeline(
+      pieces.size(), ahead, [&](size_t i) { return make(pieces[i]); },
+      [&](size_t, HfBytes piece) {
+        writer.write(piece.bytes);
+        const uint64_t left_out = std::min<uint64_t>(unhashed, piece.bytes.size());
+        unhashed -= left_out;
+        tail.update(std::span(piece.bytes).subspan(left_out));
+        scales.insert(scales.end(), piece.scales.begin(), piece.scales.end());
+        written(piece.bytes.size() + piece.scales.size() * sizeof(float));
+      });
+  if (!scales.empty()) writer.fill(0, std::as_bytes(std::span(scales)));
+  writer.finish();
+  return hash_file(path, tail.finish());
+}
+
 void write_hf_folder(const fs::path& folder, const ModelConfig& config, const ParamSource& source,
                      const HfWriteOptions& options) {
   fs::path target = folder.lexically_normal();
@@ -115,7 +113,15 @@ void write_hf_folder(const fs::path& folder, const ModelConfig& config, const Pa
   TemporaryFolder temporary(target);
   const auto dtype_of = [&](const ParamSpec& spec) { return hf_stored_dtype(spec, options.dtype); };
   const std::vector<HfShard> shards = plan_hf_folder(table, config, dtype_of, options.max_shard_bytes);
-  for (const HfShard& shard : shards) write_shard(temporary.path() / shard.name, shard, source);
+  const auto make = [&](const HfPiece& piece) {
+    std::vector<float> values(static_cast<size_t>(piece.count));
+    for (size_t at = 0; at < values.size(); at += kPiece)
+      source(*piece.item->spec, piece.item->offset + piece.begin + static_cast<int64_t>(at),
+             std::span(values).subspan(at, std::min<size_t>(values.size() - at, kPiece)));
+    return encode_piece(piece, values);
+  };
+  for (const HfShard& shard : shards)
+    write_hf_shard(temporary.path() / shard.name, shard, kPiece, /*ahead=*/0, make);
   if (shards.size() > 1)
     write_atomically(temporary.path() / "model.safetensors.index.json", hf_index_text(shards));
   write_atomically(temporary.path() / "config.json", hf_config_json(config, options.dtype).dump(2) + "\n");

@@ -35,16 +35,22 @@ FileHashes BlockHasher::finish() {
   return std::exchange(hashes_, {});
 }
 
-FileHashes hash_file(const std::filesystem::path& path) {
+FileHashes hash_file(const std::filesystem::path& path) { return hash_file(path, {}); }
+
+FileHashes hash_file(const std::filesystem::path& path, const FileHashes& tail) {
   const InputFile file(path);
-  std::vector<std::byte> piece(std::min<uint64_t>(file.size(), 1 << 20));
+  const uint64_t end = file.size() - tail.size;
+  std::vector<std::byte> piece(std::min<uint64_t>(end, 1 << 20));
   BlockHasher hasher;
-  for (uint64_t at = 0; at < file.size(); at += piece.size()) {
-    const auto part = std::span(piece).first(std::min<uint64_t>(piece.size(), file.size() - at));
+  for (uint64_t at = 0; at < end; at += piece.size()) {
+    const auto part = std::span(piece).first(std::min<uint64_t>(piece.size(), end - at));
     file.read(part, at);
     hasher.update(part);
   }
-  return hasher.finish();
+  FileHashes hashes = hasher.finish();
+  hashes.size += tail.size;
+  hashes.blocks.insert(hashes.blocks.end(), tail.blocks.begin(), tail.blocks.end());
+  return hashes;
 }
 
 bool is_manifest_name(std::string_view name) {

@@ -57,6 +57,8 @@ class BlockHasher {
 
 // Of a file already written, read in pieces of 1 MiB.
 FileHashes hash_file(const std::filesystem::path& path);
+// The same where the hashes of its last bytes, from the start of a block on, are known.
+FileHashes hash_file(const std::filesystem::path& path, const FileHashes& tail);
 
 struct Manifest {
   std::map<std::string, FileHashes> files;  // by plain file name

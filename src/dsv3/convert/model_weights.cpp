@@ -15,18 +15,12 @@
 #include "dsv3/convert/dcp_folder.h"
 #include "dsv3/convert/dtype.h"
 #include "dsv3/convert/fp8.h"
-#include "dsv3/convert/hf_weights.h"
 #include "dsv3/convert/problems.h"
 
 namespace dsv3 {
 namespace {
 
 constexpr size_t kPiece = 1 << 17;  // elements
-
-std::unique_ptr<TensorStore> open_store(const std::filesystem::path& folder) {
-  if (is_dcp_folder(folder)) return std::make_unique<DcpFolder>(folder);
-  return std::make_unique<HfWeights>(folder);
-}
 
 // N of "model.layers.N.…".
 std::optional<int64_t> layer_of(std::string_view name) {

@@ -9,17 +9,17 @@ namespace dsv3 {
 
 constexpr size_t kReadAhead = 3;  // pieces read while one is written
 
-// make(i) for i < count on other threads, a few ahead; use(i, result) here and in order. The first exception
-// of either ends it.
+// make(i) for i < count on other threads, `ahead` of them while one is used, or on this one when ahead is 0;
+// use(i, result) here and in order. The first exception of either ends it.
 template <class Make, class Use>
-void pipeline(size_t count, const Make& make, const Use& use) {
-  std::deque<std::future<decltype(make(0))>> ahead;
+void pipeline(size_t count, size_t ahead, const Make& make, const Use& use) {
+  const auto policy = ahead > 0 ? std::launch::async : std::launch::deferred;
+  std::deque<std::future<decltype(make(0))>> made;
   size_t next = 0;
   for (size_t i = 0; i < count; ++i) {
-    for (; next < count && ahead.size() <= kReadAhead; ++next)
-      ahead.push_back(std::async(std::launch::async, make, next));
-    auto result = ahead.front().get();
-    ahead.pop_front();
+    for (; next < count && made.size() <= ahead; ++next) made.push_back(std::async(policy, make, next));
+    auto result = made.front().get();
+    made.pop_front();
     use(i, std::move(result));
   }
 }

@@ -6,7 +6,9 @@
 
 #include "dsv3/base/checked.h"
 #include "dsv3/base/error.h"
+#include "dsv3/convert/dcp_folder.h"
 #include "dsv3/convert/dtype.h"
+#include "dsv3/convert/hf_weights.h"
 
 namespace dsv3 {
 namespace {
@@ -51,6 +53,11 @@ void TensorStore::read(const StoredTensor& tensor, int64_t begin, std::span<floa
 }
 void TensorStore::read(const StoredTensor& tensor, int64_t begin, std::span<double> out) const {
   read_pieces(*this, tensor, begin, out);
+}
+
+std::unique_ptr<TensorStore> open_store(const std::filesystem::path& path) {
+  if (is_dcp_folder(path)) return std::make_unique<DcpFolder>(path);
+  return std::make_unique<HfWeights>(path);
 }
 
 }  // namespace dsv3

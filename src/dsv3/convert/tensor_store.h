@@ -4,7 +4,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -52,5 +54,8 @@ class TensorStore {
  protected:
   std::map<std::string, StoredTensor, std::less<>> tensors_;
 };
+
+// A DCP folder, else a Hugging Face folder or one .safetensors file; errors of their constructors.
+std::unique_ptr<TensorStore> open_store(const std::filesystem::path& path);
 
 }  // namespace dsv3

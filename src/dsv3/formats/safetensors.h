@@ -73,6 +73,7 @@ class SafetensorsWriter {
   // counted in the data.
   void skip(uint64_t size);
   void fill(uint64_t offset, std::span<const std::byte> bytes);
+  uint64_t size() const { return file_.size(); }  // bytes of the file so far, with its header
   void finish();  // throws std::logic_error when bytes are missing or too many
 
  private:
