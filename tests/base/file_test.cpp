@@ -5,6 +5,7 @@
 
 #include <csignal>
 
+#include "dsv3/base/file_lock.h"
 #include "support/files.h"
 
 namespace dsv3 {
@@ -132,6 +133,32 @@ class FullDisk {
   rlimit before_{};
 };
 
+TEST(AtomicFile, GoesOnWithAFileThatWasLeft) {
+  TempDir dir;
+  const auto left = dir / "left";
+  AtomicFile(dir / "a", left, 0).write("0123456789");
+  EXPECT_EQ(read_text(left, 100), "0123456789");
+  {
+    AtomicFile file(dir / "a", left, 4);
+    EXPECT_EQ(file.size(), 4u);
+    file.write("abc");
+    file.overwrite(std::as_bytes(std::span("X", 1)), 1);
+    EXPECT_FALSE(std::filesystem::exists(dir / "a"));
+    file.commit();
+  }
+  EXPECT_EQ(read_text(dir / "a", 100), "0X23abc");
+  EXPECT_EQ(count_files(dir.path()), 1u);
+
+  expect_error(ExitCode::failed, {"/left: cannot be written"}, [&] { AtomicFile(dir / "b", left, 1); });
+  write_file(left, "abc");
+  expect_error(ExitCode::failed, {"/left: has 3 bytes, expected at least 4"},
+               [&] { AtomicFile(dir / "b", left, 4); });
+  std::filesystem::create_symlink(left, dir / "link");
+  expect_error(ExitCode::failed, {"/link: cannot be written"},
+               [&] { AtomicFile(dir / "b", dir / "link", 0); });
+  EXPECT_EQ(read_text(left, 100), "abc");
+}
+
 TEST(AtomicFile, FullDiskIsARunErrorThatNamesThePath) {
   TempDir dir;
   {
@@ -194,6 +221,33 @@ TEST(RenameSynced, TakesTheNameAndNamesBothWhenItCannot) {
                [&] { rename_synced(dir / "a", dir / "c"); });
   std::filesystem::create_directory(dir / "d");
   expect_error(ExitCode::failed, {"/d: rename from b: "}, [&] { rename_synced(dir / "b", dir / "d"); });
+}
+
+TEST(RequireNoInput, TheSameFileUnderAnyName) {
+  TempDir dir;
+  const auto a = write_file(dir / "a", "a"), b = write_file(dir / "b", "b");
+  std::filesystem::create_hard_link(a, dir / "hard");
+  std::filesystem::create_symlink("a", dir / "soft");
+  require_no_input("--out", {b, dir / "none"}, {a, dir / "none", dir / "other"});
+  for (const auto& out : {a, dir / "hard", dir / "soft", dir / "none/../a"})
+    expect_error(ExitCode::usage, {"--out: ", out.filename().string() + " is an input too"}, [&] {
+      require_no_input("--out", {b, out}, {dir / "none", a});
+    });
+  expect_error(ExitCode::usage, {"is an input too"},
+               [&] { require_no_input("--out", {dir.path()}, {dir.path()}); });
+}
+
+TEST(FileLock, OneHolderOfTheFileThatHasTheName) {
+  TempDir dir;
+  const auto path = dir / "lock";
+  std::optional<FileLock> first(std::in_place, path, FileLock::When::now);
+  EXPECT_TRUE(first->held());
+  EXPECT_FALSE(FileLock(path, FileLock::When::now).held());
+  std::filesystem::remove(path);
+  EXPECT_TRUE(FileLock(path, FileLock::When::now).held());
+  first.reset();
+  EXPECT_TRUE(FileLock(path, FileLock::When::wait).held());
+  expect_error(ExitCode::failed, {"/none/lock"}, [&] { FileLock(dir / "none/lock", FileLock::When::now); });
 }
 
 }  // namespace

@@ -1,3 +1,5 @@
+#include "dsv3/data/prepare.h"
+
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -146,6 +148,28 @@ TEST_F(PrepareCommand, GivesTheSameFilesAfterAKill) {
     EXPECT_TRUE(read_file(dir_ / ("text" + std::string(ending))) ==
                 read_file(dir_ / ("whole" + std::string(ending))))
         << ending;
+  EXPECT_FALSE(std::filesystem::exists(dir_ / "text.partial"));
+}
+
+TEST_F(PrepareCommand, SaysWhereItGoesOn) {
+  std::string lines;
+  for (int i = 0; i < 40'000; ++i) lines += i == 30'000 ? "{]\n" : "{\"text\": \"document\"}\n";
+  const auto input = write_file(dir_ / "a.jsonl", lines);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    PrepareOptions options{.inputs = {input}, .max_bad = 1, .save_every_s = 0, .out = dir_ / "text"};
+    options.on_bad_line = [](const std::string&) { ::raise(SIGKILL); };
+    dsv3::prepare(options);
+    ::_exit(0);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  ASSERT_TRUE(WIFSIGNALED(status));
+  const Result result = prepare({input, "--out", dir_ / "text", "--max-bad", "1", "--threads", "2"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_NE(result.err.find("text.partial: goes on behind 2"), std::string::npos) << result.err;
+  EXPECT_NE(result.out.find("39999 documents, 359991 tokens"), std::string::npos) << result.out;
+  EXPECT_FALSE(std::filesystem::exists(dir_ / "text.partial"));
 }
 
 TEST_F(PrepareCommand, InterruptIs130AndTermination143) {

@@ -68,6 +68,26 @@ TEST_F(TokenizerCommand, TrainsWhatPrepareUses) {
   EXPECT_EQ(run({"encode"}, "<e><a><b>", out).out, "0 1 2\n");
 }
 
+TEST_F(TokenizerCommand, TrainsOnJsonLinesFoldersAndStandardInput) {
+  std::filesystem::create_directory(dir_ / "in");
+  write_file(dir_ / "in/a.jsonl", "{\"body\": \"the Word and the Word\"}\n{]\n");
+  const auto train = [&](std::vector<std::string> args, const std::filesystem::path& input = "/dev/null") {
+    args.insert(args.begin(), {"tokenizer", "train"});
+    args.insert(args.end(), {"--vocab-size", "262", "--out", dir_ / "out", "--json"});
+    return dsv3(args, {.in_from = input});
+  };
+  expect_failure(train({dir_ / "in", "--text-key", "body"}), ExitCode::content,
+                 {"a.jsonl:2: no JSON", "--max-bad"});
+  const Result folder = train({dir_ / "in", "--text-key", "body", "--max-bad", "1"});
+  EXPECT_EQ(folder.code, 0) << folder.err;
+  EXPECT_NE(folder.err.find("warning: skipped "), std::string::npos) << folder.err;
+  EXPECT_NE(folder.out.find("\"merges\":3,\"bytes\":21,"), std::string::npos) << folder.out;
+  const Result piped =
+      train({"-", "--format", "lines"}, write_file(dir_ / "text", "the Word\nand\nthe Word"));
+  EXPECT_EQ(piped.code, 0) << piped.err;
+  EXPECT_NE(piped.out.find("\"bytes\":19,"), std::string::npos) << piped.out;
+}
+
 TEST_F(TokenizerCommand, TrainErrors) {
   const auto text = write_file(dir_ / "a.txt", "text\xff");
   const auto train = [&](std::vector<std::string> args) {
@@ -80,7 +100,7 @@ TEST_F(TokenizerCommand, TrainErrors) {
   expect_failure(train({}), ExitCode::usage, {"dsv3 tokenizer train"});
   expect_failure(train({text, "--out", out}), ExitCode::usage, {"--vocab-size"});
   expect_failure(train({text, "--vocab-size", "300"}), ExitCode::usage, {"--out"});
-  expect_failure(train({"--vocab-size", "300", "--out", out}), ExitCode::usage, {"FILE"});
+  expect_failure(train({"--vocab-size", "300", "--out", out}), ExitCode::usage, {"INPUT"});
   expect_failure(train({text, "--out", out, "--vocab-size", "300", "--vocab-sise", "3"}), ExitCode::usage,
                  {"--vocab-sise: unknown flag", "did you mean --vocab-size?"});
   expect_failure(train({text, "--out", out, "--vocab-size", "256"}), ExitCode::usage,

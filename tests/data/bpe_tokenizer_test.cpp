@@ -3,9 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <thread>
 
 #include "data/tokenizer_case.h"
+#include "dsv3/data/tokenizer_trainer.h"
 
 namespace dsv3 {
 namespace {
@@ -55,6 +57,68 @@ TEST_F(SmallBpe, MergesInTheOrderOfTraining) {
   EXPECT_EQ(encode(tokenizer, "lll"), (Ids{257, 'l'}));
   EXPECT_EQ(encode(tokenizer, "he<|eos|>ll"), (Ids{256, 259, 257}));
   EXPECT_EQ(encode(tokenizer, ""), Ids{});
+}
+
+// Merges one behind the other, each in one pass: BPE, where a merge makes no pair that comes before it.
+Ids merge_in_passes(const TokenizerSpec& spec, std::string_view word) {
+  std::map<std::string_view, int32_t> ids;
+  for (size_t i = 0; i < spec.vocab.size(); ++i) ids[spec.vocab[i]] = spec.ids[i];
+  Ids out;
+  for (const char c : word) out.push_back(ids.at(test::letter(static_cast<unsigned char>(c))));
+  for (size_t i = 0; i < spec.merges.size(); i += 2) {
+    const int32_t left = ids.at(spec.merges[i]), right = ids.at(spec.merges[i + 1]);
+    const int32_t both = ids.at(std::string(spec.merges[i]) + std::string(spec.merges[i + 1]));
+    size_t kept = 0;
+    for (size_t at = 0; at < out.size(); ++at) {
+      const bool merged = at + 1 < out.size() && out[at] == left && out[at + 1] == right;
+      out[kept++] = merged ? both : out[at];
+      at += merged;
+    }
+    out.resize(kept);
+  }
+  return out;
+}
+
+// Words of several stretches (64 kB), whose borders fall into tokens of all kinds.
+TEST_F(SmallBpe, LongWordsAreMergedAsAWhole) {
+  uint32_t random = 1;
+  const auto letters = [&](size_t size, uint32_t kinds, uint32_t longest_run) {
+    std::string text;
+    while (text.size() < size) {
+      random = random * 1664525 + 1013904223;
+      text += std::string(1 + (random >> 8) % longest_run, static_cast<char>('a' + (random >> 24) % kinds));
+    }
+    return text;
+  };
+  std::string learned;
+  for (int i = 0; i < 1000; ++i) learned += letters(40, 3, 1 + i % 30) + "\n";
+  train_tokenizer({.inputs = {test::write_file(dir_ / "learned.txt", learned)},
+                   .out = dir_.path(),
+                   .vocab_size = 259 + 200});
+  const TokenizerSpec spec = read_tokenizer_json(dir_ / "tokenizer.json");
+  ASSERT_EQ(spec.merges.size(), 400u);
+  const BpeTokenizer tokenizer(dir_ / "tokenizer.json");
+  for (const uint32_t kinds : {1, 2, 3}) {
+    for (const uint32_t longest_run : {1, 5, 300}) {
+      for (const size_t size : {65'537, 200'001}) {
+        const std::string word = letters(size, kinds, longest_run);
+        EXPECT_TRUE(encode(tokenizer, word) == merge_in_passes(spec, word)) << kinds << longest_run << size;
+      }
+    }
+  }
+}
+
+TEST_F(SmallBpe, LongWordsTakeNoMemoryButTheirIds) {
+  if (test::has_sanitizers()) GTEST_SKIP();
+  const BpeTokenizer tokenizer = make();
+  const std::string word(16 << 20, 'l');
+  Ids ids;
+  ids.reserve(word.size());
+  test::reset_peak();
+  const int64_t before = test::memory_status("VmRSS:");
+  tokenizer.encode(word, false, ids);
+  EXPECT_EQ(ids.size(), word.size() / 2);
+  EXPECT_LT(test::memory_status("VmHWM:") - before, (16 << 20) * 2 + (16 << 20));
 }
 
 TEST_F(SmallBpe, LongWordsAreMergedAsShortOnes) {

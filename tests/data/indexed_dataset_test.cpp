@@ -226,10 +226,10 @@ TEST(IndexedDatasetWriter, WritesTheLayoutOfTheFormat) {
   EXPECT_EQ(read_file(dir / "a.idx"), expected.idx());
   EXPECT_EQ(read_file(dir / "a.bin"), expected.bin);
   EXPECT_EQ(names(dir), (std::vector<std::string>{"a.bin", "a.idx"}));
-  EXPECT_EQ(writer.num_documents(), 2);
-  EXPECT_EQ(writer.num_tokens(), 5);
-  EXPECT_EQ(writer.largest_id(), 21);
-  EXPECT_EQ(writer.longest_document(), 3);
+  EXPECT_EQ(writer.sizes().documents, 2);
+  EXPECT_EQ(writer.sizes().tokens, 5);
+  EXPECT_EQ(writer.sizes().largest_id, 21);
+  EXPECT_EQ(writer.sizes().longest_document, 3);
 }
 
 // More than the writer's buffers hold.

@@ -4,23 +4,11 @@
 
 #include <cmath>
 
-#include "data/token_files.h"
+#include "data/texts.h"
 #include "dsv3/base/json.h"
-#include "dsv3/data/indexed_dataset.h"
-#include "dsv3/data/tokenizer.h"
 
 namespace dsv3 {
 namespace {
-
-// The file's bytes with '|' for eos.
-std::string text_of(const std::filesystem::path& prefix) {
-  IndexedDataset set(prefix);
-  std::vector<int64_t> ids(set.num_tokens());
-  set.read(0, ids);
-  std::string text;
-  for (int64_t id : ids) text += id == ByteTokenizer::kEos ? '|' : static_cast<char>(id);
-  return text;
-}
 
 TEST(Prepare, FilesAndSortedFoldersBecomeDocuments) {
   TempDir dir;

@@ -6,6 +6,7 @@
 
 #include <map>
 
+#include "data/texts.h"
 #include "data/tokenizer_case.h"
 #include "dsv3/base/file.h"
 #include "dsv3/data/bpe_tokenizer.h"
@@ -55,7 +56,7 @@ TEST_F(TrainTokenizer, IsEqualToTokenizers) {
       const TrainTokenizerSummary summary = train_tokenizer({.inputs = {golden("text.txt")},
                                                              .out = dir_ / "out",
                                                              .vocab_size = 400,
-                                                             .threads = threads,
+                                                             .count = {.threads = threads},
                                                              .pattern = pattern,
                                                              .special = {"<tool>"}});
       EXPECT_EQ(summary.file, dir_ / "out/tokenizer.json");
@@ -133,6 +134,42 @@ TEST_F(TrainTokenizer, TheOutputIsReplacedOrKept) {
   EXPECT_NE(written(), first);
 }
 
+TEST_F(TrainTokenizer, ReadsWhatPrepareReads) {
+  fs::create_directories(dir_ / "in/sub");
+  const std::string first = "the word and the word", second = "the word is the word\n";
+  test::write_file(dir_ / "in/a.jsonl", Json({{"body", first}}).dump() + "\n7\n");
+  test::write_file(dir_ / "in/sub/b.txt.zst", zstd(second));
+  test::write_file(dir_ / "in/c.jsonl.gz", gzip(Json({{"body", second}}).dump()));
+  test::write_file(dir_ / "in/c.md", "no match, no match, no match");
+  auto all = options("", 270);
+  all.inputs = {dir_ / "in"};
+  all.glob = "*.[jt]*";
+  all.count = {.text_key = "body", .max_bad = 1};
+  const TrainTokenizerSummary summary = train_tokenizer(all);
+  EXPECT_EQ(summary.bytes, first.size() + 2 * second.size());
+  EXPECT_EQ(summary.bad_lines, 1);
+  const std::string found = written();
+  test::write_file(dir_ / "all.txt", first + "\n" + second + second);
+  auto same = options("", 270);
+  same.inputs = {dir_ / "all.txt"};
+  train_tokenizer(same);
+  EXPECT_EQ(found, written());
+  all.count.max_bad = 0;
+  test::expect_input_error({"a.jsonl:2: a number"}, [&] { train_tokenizer(all); });
+}
+
+TEST_F(TrainTokenizer, AnInputIsNeverWritten) {
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json"}) {
+    auto bad = options("text text");
+    bad.out = dir_.path();
+    bad.inputs.push_back(test::write_file(dir_ / name, "an input"));
+    bad.format = "text";
+    test::expect_error(ExitCode::usage, {"--out: ", name, "is an input too"}, [&] { train_tokenizer(bad); });
+    EXPECT_EQ(read_text(dir_ / name, 100), "an input");
+    fs::remove(dir_ / name);
+  }
+}
+
 TEST_F(TrainTokenizer, WrongOptions) {
   const auto with = [&](auto change) {
     auto changed = options("text");
@@ -142,24 +179,17 @@ TEST_F(TrainTokenizer, WrongOptions) {
   const ExitCode usage = ExitCode::usage;
   refuse(with([](auto& o) { o.inputs.clear(); }), usage, {"no input"});
   refuse(with([](auto& o) { o.inputs = {"none.txt"}; }), usage, {"none.txt"});
-  refuse(with([&](auto& o) { o.inputs = {dir_.path()}; }), usage, {"is a folder"});
-  for (const char* name : {"a.jsonl", "a.gz", "a.zst"}) {
-    test::write_file(dir_ / name, "text");
-    refuse(with([&](auto& o) { o.inputs = {dir_ / name}; }), usage, {name, "is not supported here"});
-  }
+  test::write_file(dir_ / "a.gz", "text");
+  refuse(with([&](auto& o) { o.inputs = {dir_ / "a.gz"}; }), usage, {"a.gz: is no .txt", "--format"});
+  refuse(with([](auto& o) { o.format = "xml"; }), usage, {"--format", "xml"});
+  refuse(with([](auto& o) { o.count.max_bad = -1; }), usage, {"--max-bad: -1"});
   refuse(with([](auto& o) { o.out = ""; }), usage, {"--out"});
   refuse(with([](auto& o) { o.out = "other.json"; }), usage, {"--out: other.json: expected a folder"});
-  refuse(with([&](auto& o) {
-           o.out = dir_.path();
-           fs::copy_file(dir_ / "text.txt", dir_ / "tokenizer.json");
-           o.inputs = {dir_ / "tokenizer.json"};
-         }),
-         usage, {"--out: ", "is an input too"});
   for (const int64_t size : {INT64_MIN, int64_t{-1}, int64_t{0}, int64_t{258}, int64_t{524289}, INT64_MAX})
     refuse(with([&](auto& o) { o.vocab_size = size; }), usage,
            {fmt::format("--vocab-size: {}, expected 259", size)});
   refuse(with([](auto& o) { o.min_frequency = 0; }), usage, {"--min-frequency: 0"});
-  refuse(with([](auto& o) { o.threads = 0; }), usage, {"--threads: 0"});
+  refuse(with([](auto& o) { o.count.threads = 0; }), usage, {"--threads: 0"});
   refuse(with([](auto& o) { o.pattern = "v4"; }), usage, {"--pattern: v4 (v3 or gpt2)"});
   refuse(with([](auto& o) { o.eos = ""; }), usage, {"--eos: is empty"});
   refuse(with([](auto& o) { o.pad = o.eos; }), usage, {"--pad: ", "is a special token already"});

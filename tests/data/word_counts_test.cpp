@@ -67,8 +67,11 @@ class CountWords : public testing::Test {
     }
     return PreTokenizer(std::move(steps), "test");
   }
-  std::filesystem::path write(std::string_view name, std::string_view text) {
-    return test::write_file(dir_ / name, text);
+  TextInput write(std::string_view name, std::string_view text) {
+    return {.path = test::write_file(dir_ / name, text)};
+  }
+  static CountedText count(const std::vector<TextInput>& inputs, const PreTokenizer& splitter, int threads) {
+    return count_words(inputs, splitter, {.threads = threads});
   }
   static Counts whole(const PreTokenizer& splitter, std::string_view text) {
     PreTokenizer::Memory memory;
@@ -103,7 +106,7 @@ TEST_F(CountWords, PiecesHaveTheWordsOfTheWhole) {
     const PreTokenizer splitter = make(kind);
     for (const bool lines : {true, false}) {
       const std::string text = mixed_text(1'300'000, 7, lines);
-      const CountedText counted = count_words({write("a", text)}, splitter, 2);
+      const CountedText counted = count({write("a", text)}, splitter, 2);
       EXPECT_TRUE(sorted(counted.words) == whole(splitter, text)) << kind << lines;
       EXPECT_EQ(counted.bytes, text.size());
     }
@@ -122,7 +125,7 @@ TEST_F(CountWords, CutsAreWhereWordsEnd) {
         for (size_t i = 0; i < text.size(); i += 100) text[i] = '\t';
         text += middle;
         text += std::string(kPiece / 16, '.') + "\nnext" + std::string(kPiece / 16, '.') + "\nlast";
-        const CountedText counted = count_words({write("a", text)}, splitter, 1);
+        const CountedText counted = count({write("a", text)}, splitter, 1);
         EXPECT_TRUE(sorted(counted.words) == whole(splitter, text)) << kind << " " << middle << " " << shift;
       }
     }
@@ -130,32 +133,31 @@ TEST_F(CountWords, CutsAreWhereWordsEnd) {
 }
 
 TEST_F(CountWords, AnyNumberOfThreadsGivesTheSame) {
-  std::vector<std::filesystem::path> files;
+  std::vector<TextInput> files;
   for (int i = 0; i < 5; ++i)
     files.push_back(write(fmt::format("{}", i), mixed_text(i == 2 ? 0 : 400'000, 11 + i)));
-  const Counts one = sorted(count_words(files, splitter_, 1).words);
-  for (const int threads : {2, 3, 8})
-    EXPECT_TRUE(sorted(count_words(files, splitter_, threads).words) == one);
+  const Counts one = sorted(count(files, splitter_, 1).words);
+  for (const int threads : {2, 3, 8}) EXPECT_TRUE(sorted(count(files, splitter_, threads).words) == one);
 }
 
 TEST_F(CountWords, AWordThatNeverEndsIsCutAtACharacter) {
   for (const char* letter : {"a", "é", "中", "😀"}) {
     std::string text;
     while (text.size() < 3'000'000) text += letter;
-    const Counts counts = sorted(count_words({write("a", text)}, splitter_, 2).words);
+    const Counts counts = sorted(count({write("a", text)}, splitter_, 2).words);
     uint64_t bytes = 0;
     for (const auto& [word, number] : counts) bytes += word.size() * static_cast<uint64_t>(number);
     EXPECT_EQ(bytes, text.size());
-    EXPECT_EQ(counts, sorted(count_words({dir_ / "a"}, splitter_, 1).words));
+    EXPECT_EQ(counts, sorted(count({TextInput{.path = dir_ / "a"}}, splitter_, 1).words));
   }
 }
 
 TEST_F(CountWords, TheEndOfAFileEndsAWord) {
   const Counts counts =
-      sorted(count_words({write("a", "one"), write("b", ""), write("c", "one two")}, splitter_, 2).words);
+      sorted(count({write("a", "one"), write("b", ""), write("c", "one two")}, splitter_, 2).words);
   EXPECT_EQ(counts, (Counts{{"one", 2}, {" two", 1}}));
-  EXPECT_EQ(count_words({write("a", "")}, splitter_, 2).words.size(), 0u);
-  EXPECT_EQ(count_words({}, splitter_, 2).words.size(), 0u);
+  EXPECT_EQ(count({write("a", "")}, splitter_, 2).words.size(), 0u);
+  EXPECT_EQ(count({}, splitter_, 2).words.size(), 0u);
 }
 
 TEST_F(CountWords, TheFirstTextThatIsNoUtf8IsNamed) {
@@ -164,24 +166,49 @@ TEST_F(CountWords, TheFirstTextThatIsNoUtf8IsNamed) {
     for (const char* bad : {"\xff", "\xc3", "\xed\xa0\x80", "\xc0\x80", "\x80\x80\x80\x80\x80\x80\x80\x80"}) {
       const std::string where = fmt::format("b: byte {}: is not UTF-8", good.size());
       test::expect_input_error({where}, [&] {
-        count_words({write("a", good), write("b", good + bad + good + "\xff"), write("c", "\xff")}, splitter_,
-                    threads);
+        count({write("a", good), write("b", good + bad + good + "\xff"), write("c", "\xff")}, splitter_,
+              threads);
       });
     }
   }
   test::expect_input_error({"a: byte 0: is not UTF-8"},
-                           [&] { count_words({write("a", std::string(2'000'000, '\x80'))}, splitter_, 2); });
-  test::expect_input_error({"expected a regular file"}, [&] { count_words({dir_.path()}, splitter_, 1); });
+                           [&] { count({write("a", std::string(2'000'000, '\x80'))}, splitter_, 2); });
+  test::expect_input_error({"expected a regular file"},
+                           [&] { count({TextInput{.path = dir_.path()}}, splitter_, 1); });
+}
+
+TEST_F(CountWords, LinesAreTextsByThemselves) {
+  const TextInput lines{.path = write("a", "one two\n\n\xff\r\ntwo").path, .format = TextFormat::lines};
+  const TextInput json{.path = write("b", "{\"body\": \"two\\n\"}\n7\n{\"body\": \"\"}").path,
+                       .format = TextFormat::jsonl};
+  std::string said;
+  CountOptions options{.text_key = "body", .max_bad = 2};
+  options.on_bad_line = [&](const std::string& line) { said += line + "\n"; };
+  for (const int threads : {1, 2}) {
+    options.threads = threads;
+    options.max_bad = 2;
+    said.clear();
+    const CountedText text = count_words({lines, json}, splitter_, options);
+    EXPECT_EQ(sorted(text.words), (Counts{{"one", 1}, {" two", 1}, {"two", 2}, {"\n", 1}}));
+    EXPECT_EQ(text.bytes, 7u + 3 + 4);
+    EXPECT_EQ(text.bad_lines, 2);
+    EXPECT_NE(said.find("a:3: text: byte 0: is not UTF-8"), said.npos) << said;
+    EXPECT_NE(said.find("b:2: a number, expected an object"), said.npos) << said;
+    options.max_bad = 1;
+    test::expect_input_error({"b:2: a number"}, [&] { count_words({lines, json}, splitter_, options); });
+  }
 }
 
 TEST_F(CountWords, ProgressReachesTheEnd) {
   uint64_t last = 0;
   const std::string text = mixed_text(700'000, 3);
-  count_words({write("a", text), write("b", text)}, splitter_, 2, [&](uint64_t done, uint64_t total) {
+  CountOptions options{.threads = 2};
+  options.progress = [&](uint64_t done, uint64_t total) {
     EXPECT_GT(done, last);
     EXPECT_EQ(total, 2 * text.size());
     last = done;
-  });
+  };
+  count_words({write("a", text), write("b", text)}, splitter_, options);
   EXPECT_EQ(last, 2 * text.size());
 }
 

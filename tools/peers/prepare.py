@@ -4,7 +4,7 @@
                                       document what `tokenizers` gives for DeepSeek-V3's tokenizer.json
   prepare.py --speed [--mb 40]        against a Python script with 2 processes that writes the same files, in turns
   prepare.py --memory [--gb 1]        highest resident memory of dsv3 on a file of that size, one with a document of 16 MB
-                                      in a line, and one of documents of one character
+                                      in a line, one of documents of one character; a text of 66 MB that is one word
 
 Exit code 1 when an id differs, dsv3 is less than 2 times as fast, or takes 500 MB or more.
 """
@@ -187,7 +187,12 @@ def memory(dsv3, aside, gigabytes):
         seconds, _, most = dsv3_prepare(dsv3, [source], aside / "out")
         good &= most < MEGABYTES
         print(f"memory: {source.stat().st_size / 1e6:.0f} MB of jsonl, {label}: {most:.0f} MB at most, {seconds:.0f} s", flush=True)
-    return good
+    # One word without an end, of which each byte is a token.
+    source = aside / "control.txt"
+    repeat(source, 66_000_000, b"\x01" * 1_000_000)
+    seconds, _, most = dsv3_prepare(dsv3, [source], aside / "out")
+    print(f"memory: a text of 66 MB of control characters: {most:.0f} MB at most, {seconds:.0f} s", flush=True)
+    return good and most < MEGABYTES
 
 
 def main():

@@ -100,10 +100,36 @@ std::string read_text(const std::filesystem::path& path, uint64_t max_bytes) {
   return text;
 }
 
+std::optional<FileStamp> file_stamp(const std::filesystem::path& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0) return std::nullopt;
+  return FileStamp{status.st_size, status.st_mtim.tv_sec, status.st_mtim.tv_nsec};
+}
+
 void require_exists(const std::filesystem::path& path) {
   std::error_code error;
   if (!std::filesystem::exists(path, error)) {
     throw UsageError(printable(path.string(), 400), "no such file or folder");
+  }
+}
+
+void require_no_input(std::string_view flag, const std::vector<std::filesystem::path>& outs,
+                      const std::vector<std::filesystem::path>& inputs) {
+  // By device and inode, since a file has many names; an output that is not there yet is no input.
+  std::vector<std::pair<const std::filesystem::path*, struct stat>> there;
+  for (const std::filesystem::path& out : outs) {
+    struct stat status {};
+    std::error_code ignored;  // weakly: "none/../a.txt" is a.txt once "none" is made
+    if (::stat(std::filesystem::weakly_canonical(out, ignored).c_str(), &status) == 0)
+      there.emplace_back(&out, status);
+  }
+  for (const std::filesystem::path& input : inputs) {
+    struct stat status {};
+    if ((input == "-" ? ::fstat(STDIN_FILENO, &status) : ::stat(input.c_str(), &status)) != 0) continue;
+    for (const auto& [out, its] : there) {
+      if (its.st_dev != status.st_dev || its.st_ino != status.st_ino) continue;
+      throw UsageError(flag, printable(out->string(), 400) + " is an input too", "give another name");
+    }
   }
 }
 
@@ -119,9 +145,9 @@ void require_output(std::string_view flag, const std::filesystem::path& out,
   const auto status = std::filesystem::status(out, error);
   if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status))
     refuse("is no regular file");
+  require_no_input(flag, {out}, inputs);
   for (const std::filesystem::path& input : inputs) {
     if (input.empty()) continue;
-    if (std::filesystem::equivalent(out, input, error)) refuse("is an input of this command");
     for (auto place = std::filesystem::weakly_canonical(folder, error); place.has_relative_path();
          place = place.parent_path())
       if (std::filesystem::is_directory(input, error) && std::filesystem::equivalent(place, input, error))
@@ -139,9 +165,27 @@ AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
   if (fd_ < 0) throw RunError(printable(path_.string()), "cannot be written: " + errno_text());
 }
 
+AtomicFile::AtomicFile(std::filesystem::path path, std::filesystem::path temporary, uint64_t size)
+    : path_(std::move(path)), temporary_(std::move(temporary)), stays_(true), size_(size) {
+  const int create = size == 0 ? O_CREAT : 0;
+  fd_ = retry([&] { return ::open(temporary_.c_str(), O_RDWR | create | O_NOFOLLOW | O_CLOEXEC, 0666); });
+  const auto fail = [&](const std::string& why) {
+    if (fd_ >= 0) ::close(fd_);
+    throw RunError(printable(temporary_.string(), 400), why);
+  };
+  struct stat status {};
+  if (fd_ < 0 || ::fstat(fd_, &status) != 0) fail("cannot be written: " + errno_text());
+  if (!S_ISREG(status.st_mode)) fail(fmt::format("is {}, expected a regular file", kind_of(status.st_mode)));
+  if (static_cast<uint64_t>(status.st_size) < size)
+    fail(fmt::format("has {} bytes, expected at least {}", status.st_size, size));
+  const auto end = static_cast<off_t>(size);
+  if (retry([&] { return ::ftruncate(fd_, end); }) != 0 || ::lseek(fd_, end, SEEK_SET) != end)
+    fail("cannot be cut: " + errno_text());
+}
+
 AtomicFile::~AtomicFile() {
   if (fd_ >= 0) ::close(fd_);
-  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+  if (!stays_ && !temporary_.empty()) ::unlink(temporary_.c_str());
 }
 
 void AtomicFile::write(std::span<const std::byte> bytes) {
@@ -177,10 +221,13 @@ void AtomicFile::read(std::span<std::byte> out, uint64_t offset) const {
   }
 }
 
-void AtomicFile::commit() {
-  if (retry([&] { return ::fsync(fd_); }) != 0) {
+void AtomicFile::sync() {
+  if (retry([&] { return ::fsync(fd_); }) != 0)
     throw RunError(printable(path_.string()), "fsync: " + errno_text());
-  }
+}
+
+void AtomicFile::commit() {
+  sync();
   // After close() the descriptor is gone even when it reports an error (Linux: close(2), "Dealing with
   // errors").
   if (::close(std::exchange(fd_, -1)) != 0 && errno != EINTR) {

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -35,9 +36,21 @@ class InputFile {
 // The whole of a small text file; InputError when it is larger than max_bytes.
 std::string read_text(const std::filesystem::path& path, uint64_t max_bytes);
 
+// By what one sees that a file is no longer what it was.
+struct FileStamp {
+  int64_t size = 0, seconds = 0, nanoseconds = 0;  // and the time of its last change
+};
+// Nothing when the path leads to none.
+std::optional<FileStamp> file_stamp(const std::filesystem::path& path);
+
 // UsageError when a path that the user named does not exist. (A file missing inside a folder is an
 // InputError.)
 void require_exists(const std::filesystem::path& path);
+
+// UsageError naming the flag when one of `outs` is one of the inputs, under whatever name: writing it would
+// lose an input. "-" is standard input. Costs one stat(2) an input.
+void require_no_input(std::string_view flag, const std::vector<std::filesystem::path>& outs,
+                      const std::vector<std::filesystem::path>& inputs);
 
 // UsageError naming the flag when `out` cannot be written without a loss: it is one of the inputs or lies in
 // one that is a folder, it is a folder or device, or its own folder does not exist.
@@ -48,6 +61,10 @@ void require_output(std::string_view flag, const std::filesystem::path& out,
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path);
+  // Goes on behind the first `size` bytes of `temporary`, on the same file system, which is made when size is
+  // 0; what it holds beyond them is cut off. Destroyed before commit() it stays. RunError when it is shorter,
+  // a link or no regular file.
+  AtomicFile(std::filesystem::path path, std::filesystem::path temporary, uint64_t size);
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
@@ -60,10 +77,13 @@ class AtomicFile {
   // Fills out with what was written from offset on; std::logic_error outside of it.
   void read(std::span<std::byte> out, uint64_t offset) const;
   uint64_t size() const { return size_; }
+  // What was written outlives a crash of the machine; RunError when it cannot.
+  void sync();
   void commit();
 
  private:
   std::filesystem::path path_, temporary_;
+  bool stays_ = false;  // when destroyed before commit()
   int fd_ = -1;
   uint64_t size_ = 0;
 };

@@ -1,7 +1,6 @@
 #include "dsv3/convert/convert.h"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 
@@ -39,11 +38,10 @@ std::string identity_of(const fs::path& source, const ModelConfig& config, const
   Json files = Json::array();
   for (const auto& entry : fs::directory_iterator(source)) {
     const std::string name = entry.path().filename().string();
-    struct stat status {};
     const bool of_weights = name.ends_with(".safetensors") || name.ends_with(".distcp") ||
                             name == ".metadata" || name.ends_with(".index.json");
-    if (!of_weights || ::stat(entry.path().c_str(), &status) != 0) continue;
-    files.push_back({name, status.st_size, status.st_mtim.tv_sec, status.st_mtim.tv_nsec});
+    const auto stamp = of_weights ? file_stamp(entry.path()) : std::nullopt;
+    if (stamp) files.push_back({name, stamp->size, stamp->seconds, stamp->nanoseconds});
   }
   std::sort(files.begin(), files.end());  // nlohmann's iterators are none of std::ranges
   return Json{{"source", fs::canonical(source).string()},

@@ -1,15 +1,10 @@
 #include "dsv3/convert/partial_folder.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 
 #include "dsv3/base/error.h"
 #include "dsv3/base/file.h"
+#include "dsv3/base/file_lock.h"
 #include "dsv3/base/hash.h"
 
 namespace dsv3 {
@@ -29,25 +24,6 @@ int open_lock(const fs::path& path) {
   if (fd < 0) throw RunError(printable(path.string()), std::strerror(errno));
   return fd;
 }
-
-// One process at a time while it lives.
-class Lock {
- public:
-  explicit Lock(const fs::path& path) : fd_(open_lock(path)) {
-    while (::flock(fd_, LOCK_EX) != 0) {
-      if (errno == EINTR) continue;
-      const std::string why = std::strerror(errno);
-      ::close(fd_);
-      throw RunError(printable(path.string()), why);
-    }
-  }
-  ~Lock() { ::close(fd_); }
-  Lock(const Lock&) = delete;
-  Lock& operator=(const Lock&) = delete;
-
- private:
-  int fd_;
-};
 
 [[noreturn]] void fail(const fs::path& path, const char* what, const std::error_code& error) {
   throw RunError(printable(path.string(), 400), std::string(what) + ": " + error.message());
@@ -99,7 +75,7 @@ PartialFolder::PartialFolder(const fs::path& target, const std::string& identity
   };
   throw_if_there();
   create_folders(work_);
-  const Lock lock(work_ / kLock);
+  const FileLock lock(work_ / kLock, FileLock::When::wait);
   throw_if_there();  // finished by another process since
   if (!is_there(path_)) {
     // Records of files that are not there any more. In this order, so that a process that dies here leaves
@@ -149,7 +125,7 @@ bool PartialFolder::complete(const std::vector<std::string>& files,
     return std::ranges::all_of(files, [&](const std::string& file) { return has(file); });
   };
   if (is_there(target_) || !all_there()) return is_there(target_);
-  const Lock lock(work_ / kLock);
+  const FileLock lock(work_ / kLock, FileLock::When::wait);
   if (is_there(target_) || !all_there()) return is_there(target_);
   DcpPart whole;
   for (const std::string& file : files) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <span>
 #include <unordered_map>
 
 namespace dsv3 {
@@ -13,7 +14,7 @@ namespace {
 constexpr size_t kShort = 48;          // bytes up to which trying all pairs beats a heap
 constexpr size_t kLongestKept = 128;   // bytes of a word that is worth keeping
 constexpr size_t kMostKept = 1 << 16;  // words of a thread, about 5 MB
-constexpr size_t kRoomKept = 1 << 16;  // symbols whose room stays for the next word
+constexpr size_t kStretch = 1 << 16;   // bytes of a word that are merged at once; see merge_long
 
 uint64_t hash_pair(uint64_t pair) {
   pair *= 0x9E3779B97F4A7C15;
@@ -108,6 +109,7 @@ struct Bpe::Memory::State {
   Words seen;
   std::vector<Symbol> symbols;
   std::vector<Candidate> heap;
+  std::vector<int32_t> border;  // ids of the two tokens at a border, merged by themselves
 };
 
 Bpe::Memory::Memory() : state_(std::make_unique<State>()) {}
@@ -119,9 +121,11 @@ Bpe::Bpe(const TokenizerSpec& spec) : ignore_merges_(spec.ignore_merges) {
   ids.reserve(spec.vocab.size());
   auto tokens = std::make_shared<Words>();
   std::string bytes;
+  lengths_.resize(static_cast<size_t>(spec.vocab_size));
   for (size_t i = 0; i < spec.vocab.size(); ++i) {
     ids.emplace(spec.vocab[i], spec.ids[i]);
     if (!token_bytes(spec.vocab[i], bytes)) continue;
+    lengths_[static_cast<size_t>(spec.ids[i])] = static_cast<uint32_t>(bytes.size());
     if (bytes.size() == 1) byte_ids_[static_cast<unsigned char>(bytes[0])] = spec.ids[i];
     if (ignore_merges_) tokens->add(bytes, Words::hash_of(bytes), &spec.ids[i], 1);
   }
@@ -163,11 +167,7 @@ void Bpe::encode(std::string_view word, Memory& memory, std::vector<int32_t>& ou
   if (word.size() > kLongestKept) return merge_long(word, state, out);
   if (const Words::Entry* seen = state.seen.find(word, hash)) return state.seen.append_ids(*seen, out);
   const size_t begin = out.size();
-  if (word.size() <= kShort) {
-    merge_short(word, out);
-  } else {
-    merge_long(word, state, out);
-  }
+  merge_whole(word, state, out);
   if (state.seen.count == kMostKept) state.seen.clear();
   state.seen.add(word, hash, out.data() + begin, out.size() - begin);
 }
@@ -197,7 +197,41 @@ void Bpe::merge_short(std::string_view word, std::vector<int32_t>& out) const {
   out.insert(out.end(), ids, ids + count);
 }
 
+// A stretch at a time. What two stretches give, put together, is what both give as one just when the two
+// tokens at their border stay what they are when they are merged by themselves: until the first merge across
+// the border each side goes as if it were alone, and so do the parts of those two tokens, since no merge ever
+// crosses the end of a token that stays, and the next merge among some neighbours is the one of least rank,
+// leftmost, whatever there is elsewhere. Where they do not stay, tokens before the border are taken back.
 void Bpe::merge_long(std::string_view word, Memory::State& state, std::vector<int32_t>& out) const {
+  const size_t first = out.size();
+  size_t begin = 0, end = 0;  // of the stretch
+  size_t taken_back = 1;      // tokens, the next time
+  while (begin < word.size()) {
+    end = std::max(end, std::min(begin + kStretch, word.size()));
+    const size_t border = out.size();
+    merge_whole(word.substr(begin, end - begin), state, out);
+    if (border > first) {
+      const size_t left = lengths_[static_cast<size_t>(out[border - 1])];
+      const size_t right = lengths_[static_cast<size_t>(out[border])];
+      state.border.clear();
+      merge_whole(word.substr(begin - left, left + right), state, state.border);
+      if (!std::ranges::equal(state.border, std::span(out).subspan(border - 1, 2))) {
+        out.resize(border);
+        for (size_t i = 0; i < taken_back && out.size() > first; ++i) {
+          begin -= lengths_[static_cast<size_t>(out.back())];
+          out.pop_back();
+        }
+        taken_back *= 2;
+        continue;
+      }
+    }
+    begin = end;
+    taken_back = 1;
+  }
+}
+
+void Bpe::merge_whole(std::string_view word, Memory::State& state, std::vector<int32_t>& out) const {
+  if (word.size() <= kShort) return merge_short(word, out);
   std::vector<Symbol>& symbols = state.symbols;
   std::vector<Memory::State::Candidate>& heap = state.heap;
   const int32_t count = static_cast<int32_t>(word.size());
@@ -233,7 +267,7 @@ void Bpe::merge_long(std::string_view word, Memory::State& state, std::vector<in
     if (candidate(at)) std::push_heap(heap.begin(), heap.end());
   }
   for (int32_t at = 0; at >= 0; at = symbols[at].next) out.push_back(symbols[at].id);
-  if (symbols.size() > kRoomKept) {
+  if (symbols.size() > kStretch) {
     symbols = {};
     heap = {};
   }

@@ -31,7 +31,8 @@ class Bpe {
 
   explicit Bpe(const TokenizerSpec& spec);
 
-  // Appends the ids of a word, which is bytes, to out. Time n log n for n bytes; memory 40 n while it runs.
+  // Appends the ids of a word, which is bytes, to out. Time n log n for n bytes; beyond out, memory is
+  // bounded.
   void encode(std::string_view word, Memory& memory, std::vector<int32_t>& out) const;
 
  private:
@@ -45,10 +46,12 @@ class Bpe {
 
   const Merge* find(int32_t left, int32_t right) const;
   void merge_short(std::string_view word, std::vector<int32_t>& out) const;
+  void merge_whole(std::string_view word, Memory::State& state, std::vector<int32_t>& out) const;
   void merge_long(std::string_view word, Memory::State& state, std::vector<int32_t>& out) const;
 
   std::array<int32_t, 256> byte_ids_{};
-  std::vector<Merge> merges_;  // open addressing, a power of two
+  std::vector<uint32_t> lengths_;  // bytes of a token, by id
+  std::vector<Merge> merges_;      // open addressing, a power of two
   // Only with ignore_merges: words that are tokens, as entries of the same table that a thread has for words
   // it has seen.
   bool ignore_merges_ = false;

@@ -20,19 +20,21 @@ constexpr uint64_t kFreeExpansion = 64 << 20, kMaxExpansion = 500;
 
 class FileBytes : public ByteSource {
  public:
-  explicit FileBytes(const std::filesystem::path& path) : ByteSource(path.string()), file_(path) {}
+  FileBytes(const std::filesystem::path& path, uint64_t offset)
+      : ByteSource(path.string()), file_(path), at_(std::min(offset, file_.size())) {}
 
-  std::string_view next() override {
+  std::optional<uint64_t> size() const override { return file_.size(); }
+
+ private:
+  std::string_view read() override {
     buffer_.resize(std::min<uint64_t>(kPieceBytes, file_.size() - at_));
     file_.read(std::as_writable_bytes(std::span(buffer_)), at_);
     at_ += buffer_.size();
     return buffer_;
   }
-  std::optional<uint64_t> size() const override { return file_.size(); }
 
- private:
   InputFile file_;
-  uint64_t at_ = 0;
+  uint64_t at_;
   std::string buffer_;
 };
 
@@ -40,8 +42,9 @@ class StandardInput : public ByteSource {
  public:
   StandardInput() : ByteSource("standard input"), buffer_(kPieceBytes, '\0') {}
 
+ private:
   // Filled up: a pipe gives 64 kB at a time.
-  std::string_view next() override {
+  std::string_view read() override {
     size_t size = 0;
     while (!ended_ && size < buffer_.size()) {
       const ssize_t n = ::read(STDIN_FILENO, buffer_.data() + size, buffer_.size() - size);
@@ -53,15 +56,13 @@ class StandardInput : public ByteSource {
     return std::string_view(buffer_).substr(0, size);
   }
 
- private:
   std::string buffer_;
   bool ended_ = false;
 };
 
 // What gzip and Zstandard share. A decoder's step() takes from `in_` and fills `out`.
 class Decompressed : public ByteSource {
- public:
-  std::string_view next() override {
+  std::string_view read() override {
     size_t size = 0;
     while (size < out_.size()) {
       if (in_.empty()) {
@@ -85,8 +86,10 @@ class Decompressed : public ByteSource {
   }
 
  protected:
-  explicit Decompressed(std::unique_ptr<ByteSource> compressed)
-      : ByteSource(compressed->name()), compressed_(std::move(compressed)), out_(kPieceBytes, '\0') {}
+  Decompressed(std::unique_ptr<ByteSource> compressed, uint64_t skipped)
+      : ByteSource(compressed->name(), skipped),
+        compressed_(std::move(compressed)),
+        out_(kPieceBytes, '\0') {}
 
   // Takes bytes off the front of `in` and returns how many were written to out. inside:
   // whether a member or frame is open afterwards.
@@ -106,7 +109,8 @@ class Decompressed : public ByteSource {
 
 class Gzip : public Decompressed {
  public:
-  explicit Gzip(std::unique_ptr<ByteSource> compressed) : Decompressed(std::move(compressed)) {
+  Gzip(std::unique_ptr<ByteSource> compressed, uint64_t skipped)
+      : Decompressed(std::move(compressed), skipped) {
     // 16: gzip's header, its CRC-32 and its length are wanted and checked.
     if (inflateInit2(&stream_, 16 + MAX_WBITS) != Z_OK) throw RunError(name(), "zlib: out of memory");
   }
@@ -135,8 +139,8 @@ class Gzip : public Decompressed {
 
 class Zstd : public Decompressed {
  public:
-  explicit Zstd(std::unique_ptr<ByteSource> compressed)
-      : Decompressed(std::move(compressed)), stream_(ZSTD_createDStream(), ZSTD_freeDStream) {
+  Zstd(std::unique_ptr<ByteSource> compressed, uint64_t skipped)
+      : Decompressed(std::move(compressed), skipped), stream_(ZSTD_createDStream(), ZSTD_freeDStream) {
     if (!stream_) throw RunError(name(), "zstd: out of memory");
     ZSTD_DCtx_setParameter(stream_.get(), ZSTD_d_windowLogMax, kMaxWindowLog);
   }
@@ -162,15 +166,24 @@ class Zstd : public Decompressed {
 
 }  // namespace
 
-std::unique_ptr<ByteSource> open_bytes(const std::filesystem::path& path, Compression compression) {
+std::string_view ByteSource::next() {
+  std::string_view bytes = read();
+  for (; !bytes.empty() && bytes.size() <= skipped_; bytes = read()) skipped_ -= bytes.size();
+  bytes.remove_prefix(std::min<uint64_t>(skipped_, bytes.size()));
+  skipped_ = 0;
+  return bytes;
+}
+
+std::unique_ptr<ByteSource> open_bytes(const std::filesystem::path& path, Compression compression,
+                                       uint64_t offset) {
   std::unique_ptr<ByteSource> bytes;
   if (path == "-") {
     bytes = std::make_unique<StandardInput>();
   } else {
-    bytes = std::make_unique<FileBytes>(path);
+    bytes = std::make_unique<FileBytes>(path, compression == Compression::none ? offset : 0);
   }
-  if (compression == Compression::gzip) return std::make_unique<Gzip>(std::move(bytes));
-  if (compression == Compression::zstd) return std::make_unique<Zstd>(std::move(bytes));
+  if (compression == Compression::gzip) return std::make_unique<Gzip>(std::move(bytes), offset);
+  if (compression == Compression::zstd) return std::make_unique<Zstd>(std::move(bytes), offset);
   return bytes;
 }
 

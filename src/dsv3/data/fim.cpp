@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "dsv3/base/error.h"
-#include "dsv3/base/json.h"
 #include "dsv3/base/philox.h"
+#include "dsv3/data/prefix_info.h"
 #include "dsv3/data/tokenizer.h"
 
 namespace dsv3 {
@@ -50,24 +50,20 @@ bool find_sentinels(const Tokenizer& tokenizer, Fim& fim) {
 int64_t eos_of_files(const std::vector<DataSource>& sources, const std::string& tokenizer_hash) {
   int64_t eos = -1;
   for (const DataSource& source : sources) {
-    const std::filesystem::path path = source.path + ".json";
-    std::error_code ignored;
-    if (!std::filesystem::exists(path, ignored)) continue;
-    const Json json = read_json(path);
-    if (!json.is_object()) continue;
-    const auto hash = json.find("tokenizer_hash"), id = json.find("eos_id");
-    if (hash != json.end() && *hash != tokenizer_hash) {
-      throw InputError(path.string(), "tokenizer_hash",
-                       fmt::format("{}, data.tokenizer has {}", printable(hash->dump()), tokenizer_hash),
-                       "fill-in-the-middle needs the tokenizer that the files were prepared with");
+    const PrefixInfo info = read_prefix_info(source.path);
+    const std::string path = source.path + ".json";
+    if (info.tokenizer_hash && *info.tokenizer_hash != tokenizer_hash) {
+      throw InputError(
+          path, "tokenizer_hash",
+          fmt::format("{}, data.tokenizer has {}", printable(*info.tokenizer_hash), tokenizer_hash),
+          "fill-in-the-middle needs the tokenizer that the files were prepared with");
     }
-    if (id == json.end() || !id->is_number_integer()) continue;
-    const auto found = id->get<int64_t>();
-    if (eos >= 0 && found != eos) {
-      throw InputError(path.string(), "eos_id", fmt::format("{}, the files before it have {}", found, eos),
+    if (!info.eos_id) continue;
+    if (eos >= 0 && *info.eos_id != eos) {
+      throw InputError(path, "eos_id", fmt::format("{}, the files before it have {}", *info.eos_id, eos),
                        "prepare them with one --eos");
     }
-    eos = found;
+    eos = *info.eos_id;
   }
   return eos;
 }

@@ -44,23 +44,36 @@ class IndexedDataset {
   std::unique_ptr<Files> files_;
 };
 
+// How far an IndexedDatasetWriter is.
+struct IndexedSizes {
+  int64_t documents = 0, tokens = 0;
+  int64_t largest_id = -1;       // -1: no token
+  int64_t longest_document = 0;  // tokens
+  uint64_t bin_bytes = 0;
+  uint64_t idx_bytes() const;  // that are written before finish()
+};
+
 // Streams documents out in constant memory; nothing stands under the final names before finish().
 class IndexedDatasetWriter {
  public:
   // uint16 ids when vocab_size <= 65536, else int32.
   IndexedDatasetWriter(const std::filesystem::path& prefix, int64_t vocab_size);
+  // Writes under the prefix `aside`, in a folder of the same file system, and leaves what is there when it is
+  // destroyed before finish(). Goes on with what a writer of the same vocabulary had synced there. RunError
+  // when the files are shorter than that.
+  IndexedDatasetWriter(const std::filesystem::path& prefix, int64_t vocab_size,
+                       const std::filesystem::path& aside, const IndexedSizes& from);
   ~IndexedDatasetWriter();
   // A document in pieces of any size. InputError: an id outside the vocabulary, more than 2^31 - 1 ids.
   void append(std::span<const int32_t> ids);
   void end_document();
   void add_document(std::span<const int32_t> ids);  // append and end_document
+  // Between documents: everything so far outlives a crash.
+  void sync();
   // Replaces what stood under the names before: the old .idx goes first and the new one comes last, so that
   // the names never hold a pair that does not belong together. InputError when there is no document.
   void finish();
-  int64_t num_documents() const;
-  int64_t num_tokens() const;
-  int64_t largest_id() const;        // -1: no token
-  int64_t longest_document() const;  // tokens
+  const IndexedSizes& sizes() const;
 
  private:
   struct State;

@@ -7,10 +7,10 @@
 #include <limits>
 
 #include "dsv3/base/error.h"
-#include "dsv3/base/json.h"
 #include "dsv3/base/philox.h"
 #include "dsv3/config/shares.h"
 #include "dsv3/data/permutation.h"
+#include "dsv3/data/prefix_info.h"
 
 namespace dsv3 {
 namespace {
@@ -18,14 +18,11 @@ namespace {
 // PREFIX.json of `dsv3 prepare` knows the largest id, so a model that is too small is refused before it
 // trains.
 void check_vocabulary(const DataSource& source, int64_t vocab_size) {
-  const std::filesystem::path path = source.path + ".json";
-  if (!std::filesystem::exists(path)) return;
-  const Json json = read_json(path);
-  const auto found = json.find("largest_id");
-  if (found == json.end() || !found->is_number_integer() || found->get<int64_t>() < vocab_size) return;
+  const std::optional<int64_t> largest = read_prefix_info(source.path).largest_id;
+  if (!largest || *largest < vocab_size) return;
   throw InputError(
-      path.string(), "largest_id",
-      "is " + found->dump() + ", the model's vocabulary ends at " + std::to_string(vocab_size - 1),
+      source.path + ".json", "largest_id",
+      "is " + std::to_string(*largest) + ", the model's vocabulary ends at " + std::to_string(vocab_size - 1),
       "raise model.vocab_size or prepare with another tokenizer");
 }
 

@@ -51,7 +51,7 @@ class OrderedWork {
     added_.notify_one();
   }
 
-  // Until everything that was added is used.
+  // Until everything that was added is used. Throws as add(), also what it has thrown before.
   void finish() {
     while (!entries_.empty()) use_first();
   }
@@ -65,13 +65,19 @@ class OrderedWork {
   };
 
   void use_first() {
+    if (failure_) std::rethrow_exception(failure_);  // neither this job again nor those behind it
     Entry& first = *entries_.front();
     {
       std::unique_lock lock(mutex_);
       done_.wait(lock, [&] { return first.done; });
     }
-    if (first.error) std::rethrow_exception(first.error);
-    use_(first.job);
+    try {
+      if (first.error) std::rethrow_exception(first.error);
+      use_(first.job);
+    } catch (...) {
+      failure_ = std::current_exception();
+      throw;
+    }
     weight_ -= first.weight;
     entries_.pop_front();
   }
@@ -109,6 +115,7 @@ class OrderedWork {
   const Work use_;
   std::deque<std::unique_ptr<Entry>> entries_;  // in order; the adding thread alone
   uint64_t weight_ = 0;
+  std::exception_ptr failure_;
   std::mutex mutex_;
   std::condition_variable added_, done_;
   std::deque<Entry*> waiting_;  // under mutex_

@@ -2,15 +2,18 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 
 #include "dsv3/base/error.h"
 #include "dsv3/base/file.h"
+#include "dsv3/base/hash.h"
 #include "dsv3/base/json.h"
 #include "dsv3/data/indexed_dataset.h"
-#include "dsv3/data/ordered_work.h"
+#include "dsv3/data/prepare_progress.h"
 #include "dsv3/data/text_inputs.h"
 #include "dsv3/data/text_job.h"
+#include "dsv3/data/text_work.h"
 #include "dsv3/data/tokenizer.h"
 
 namespace dsv3 {
@@ -18,59 +21,47 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kMaxThreads = 1024;
-
-constexpr uint64_t kMaxWeight = 32 << 20;  // see weight_of
-
-// Text in flight. A JSON parser takes 13 times a long line, so that such lines wait for each other.
-uint64_t weight_of(const TextJob& job) {
-  const bool long_line =
-      job.kind == TextJob::Kind::json_lines && job.text.size() > 2 * ByteSource::kPieceBytes;
-  return job.text.size() * (long_line ? 13 : 1);
-}
-
-// UsageError when a file that will be written is read too; an existing one also under another name.
-class OutputNames {
- public:
-  void add(const fs::path& path) {
-    names_.push_back({path, fs::weakly_canonical(path, ignored_), fs::exists(path, ignored_)});
-  }
-  void check(const fs::path& input) const {
-    const fs::path path = input == "-" ? "/dev/stdin" : input;
-    const fs::path canonical = fs::weakly_canonical(path, ignored_);
-    for (const Name& name : names_) {
-      if (canonical != name.canonical && !(name.exists && fs::equivalent(path, name.given, ignored_)))
-        continue;
-      throw UsageError("--out", fmt::format("{} is an input too", printable(name.given.string())),
-                       "give another prefix");
-    }
-  }
-
- private:
-  struct Name {
-    fs::path given, canonical;
-    bool exists = false;
-  };
-  std::vector<Name> names_;
-  mutable std::error_code ignored_;
-};
-
 void check_outputs(const std::vector<fs::path>& inputs, const std::vector<TextInput>& files,
                    const std::vector<fs::path>& prefixes) {
-  OutputNames names;
+  std::vector<fs::path> written = PrepareFolder::all_files(prefixes.back()), read = inputs;
   for (const fs::path& prefix : prefixes) {
-    for (const char* ending : {"", ".bin", ".idx", ".json"}) names.add(prefix.string() + ending);
+    for (const char* ending : {"", ".bin", ".idx", ".json"}) written.push_back(prefix.string() + ending);
   }
-  for (const fs::path& input : inputs) names.check(input);
-  for (const TextInput& file : files) names.check(file.path);
+  for (const TextInput& file : files) read.push_back(file.path);
+  require_no_input("--out", written, read);
+}
+
+// All that the bytes of the output follow from. max_bad and threads are none of it: more bad lines may be
+// allowed when it goes on.
+std::string identity_of(const PrepareOptions& options, const std::vector<TextInput>& files,
+                        const Tokenizer& tokenizer, int32_t eos) {
+  Json out = {{"tokenizer", tokenizer.hash()},
+              {"vocab_size", tokenizer.vocab_size()},
+              {"eos", eos},
+              {"text_key", options.text_key},
+              {"valid_fraction", options.valid_fraction}};
+  Hasher hasher;
+  hasher.update(out.dump(-1, ' ', false, Json::error_handler_t::ignore));
+  for (const TextInput& file : files) {
+    const FileStamp stamp = file_stamp(file.path).value_or(FileStamp());
+    hasher.update(fmt::format("{} {} {} {}.{} {}", static_cast<int>(file.format),
+                              static_cast<int>(file.compression), stamp.size, stamp.seconds,
+                              stamp.nanoseconds, fs::absolute(file.path).string()));
+    hasher.update(std::string_view("\0", 1));
+  }
+  return to_hex(hasher.digest());
 }
 
 // One PREFIX while it is written.
 class Output {
  public:
-  Output(const fs::path& prefix, const Tokenizer& tokenizer, int32_t eos)
-      : tokenizer_(tokenizer), eos_(eos), writer_(prefix, tokenizer.vocab_size()) {
+  Output(const fs::path& prefix, const Tokenizer& tokenizer, int32_t eos, const PrepareFolder& folder,
+         TextJob::Part part)
+      : tokenizer_(tokenizer),
+        eos_(eos),
+        writer_(prefix, tokenizer.vocab_size(), folder.files(part), folder.found().parts[part].files) {
     files_.prefix = prefix;
+    files_.bytes = folder.found().parts[part].bytes;
   }
 
   void add(std::span<const int32_t> ids, const TextJob::Piece& piece) {
@@ -79,12 +70,18 @@ class Output {
     files_.bytes += static_cast<int64_t>(piece.bytes);
   }
 
-  bool empty() const { return writer_.num_documents() == 0; }
+  bool empty() const { return writer_.sizes().documents == 0; }
+
+  PrepareProgress::Part sync() {
+    writer_.sync();
+    return {.files = writer_.sizes(), .bytes = files_.bytes};
+  }
 
   PreparedFiles finish() {
-    files_.documents = writer_.num_documents();
-    files_.tokens = writer_.num_tokens();
-    files_.longest_document = writer_.longest_document();
+    const IndexedSizes& sizes = writer_.sizes();
+    files_.documents = sizes.documents;
+    files_.tokens = sizes.tokens;
+    files_.longest_document = sizes.longest_document;
     const fs::path json_path = files_.prefix.string() + ".json";
     // Away before the data changes: no .json is better than one of other data.
     std::error_code ignored;
@@ -98,7 +95,7 @@ class Output {
     json["bytes"] = files_.bytes;
     json["documents"] = files_.documents;
     json["tokens"] = files_.tokens;
-    json["largest_id"] = writer_.largest_id();
+    json["largest_id"] = sizes.largest_id;
     write_atomically(json_path, json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
     return files_;
   }
@@ -119,13 +116,23 @@ int32_t find_eos(const Tokenizer& tokenizer, const std::string& named) {
                    "name a token of it, such as \"<|endoftext|>\"");
 }
 
-// What is known at the end: written, counted and, beyond the limit, refused in the order of the text.
+// What is known at the end: written, counted and, beyond the limit, refused in the order of the text; and
+// recorded now and then.
 class Results {
  public:
-  Results(const PrepareOptions& options, Output& train, std::optional<Output>& valid)
-      : options_(options), train_(train), valid_(valid) {}
+  Results(const PrepareOptions& options, PrepareFolder& folder, Output& train, std::optional<Output>& valid)
+      : options_(options),
+        folder_(folder),
+        train_(train),
+        valid_(valid),
+        bad_(options.max_bad, options.on_bad_line, folder.found().bad_lines),
+        empty_(folder.found().empty_documents) {
+    // Nobody can read standard input again.
+    if (std::ranges::find(options.inputs, "-") != options.inputs.end()) next_save_ = Clock::time_point::max();
+  }
 
   void add(const TextJob& job) {
+    if (job.begin && Clock::now() >= next_save_) save(*job.begin);
     std::span<const int32_t> ids = job.ids;
     for (const TextJob::Piece& piece : job.pieces) {
       Output& output = piece.part == TextJob::kTrain ? train_ : valid_.value();
@@ -133,58 +140,51 @@ class Results {
       ids = ids.subspan(piece.ids);
     }
     empty_ += job.empty;
-    for (const TextJob::BadLine& line : job.bad)
-      add_bad(fmt::format("{}:{}", *job.file, line.line), line.why);
+    bad_.add(job);
   }
-  int64_t bad_lines() const { return bad_; }
+  int64_t bad_lines() const { return bad_.count(); }
   int64_t empty_documents() const { return empty_; }
 
  private:
-  void add_bad(const std::string& where, const std::string& why) {
-    if (++bad_ > options_.max_bad) {
-      throw InputError(where, "", why,
-                       options_.max_bad == 0
-                           ? "--max-bad N skips up to N such lines"
-                           : fmt::format("line {} of this kind, --max-bad {}", bad_, options_.max_bad));
-    }
-    if (options_.on_bad_line) options_.on_bad_line(printable(where, 400) + ": " + why);
+  using Clock = std::chrono::steady_clock;
+
+  void save(const TextPlace& next) {
+    const auto start = Clock::now();
+    PrepareProgress progress{.next = next, .bad_lines = bad_.count(), .empty_documents = empty_};
+    progress.parts[TextJob::kTrain] = train_.sync();
+    if (valid_) progress.parts[TextJob::kValid] = valid_->sync();
+    folder_.save(progress);
+    // Each second that it takes puts off the next by as much again: it never takes more than a thirtieth of
+    // the time, on any disk.
+    const std::chrono::duration<double> took = Clock::now() - start;
+    next_save_ = Clock::now() + seconds(options_.save_every_s * (1 + took.count()));
+  }
+  static Clock::duration seconds(double count) {
+    return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(count));
   }
 
   const PrepareOptions& options_;
+  PrepareFolder& folder_;
   Output& train_;
   std::optional<Output>& valid_;
-  int64_t bad_ = 0, empty_ = 0;
+  BadLines bad_;
+  int64_t empty_;
+  Clock::time_point next_save_ = Clock::now() + seconds(options_.save_every_s);
 };
 
-// All inputs through all threads; returns how many inputs were empty.
-int64_t encode_all(const std::vector<TextInput>& inputs, const TextRules& rules, int threads,
-                   Results& results) {
-  OrderedWork<TextJob> work(
-      threads, kMaxWeight,
-      [&] {
-        return [encoder = std::make_shared<TextEncoder>(rules)](TextJob& job) { encoder->encode(job); };
-      },
-      [&](const TextJob& job) { results.add(job); });
-  int64_t empty = 0;
-  const auto read = [&](const TextInput& input) {
-    return read_text(input, rules, [&](TextJob job) {
-      const bool refused_soon = job.kind == TextJob::Kind::long_line;
-      const uint64_t weight = weight_of(job);
-      work.add(std::move(job), weight);
-      if (refused_soon) work.finish();
-    });
-  };
-  for (const TextInput& input : inputs) {
-    try {
-      if (!read(input)) ++empty;
-    } catch (const InputError&) {
-      // What is wrong with the text before comes first, for any number of threads.
-      work.finish();
-      throw;
-    }
+// Goes on from what is found, and says so.
+void say_start(const PrepareOptions& options, const std::vector<TextInput>& files,
+               const PrepareFolder& folder) {
+  if (!options.on_restart || folder.start() == PrepareFolder::Start::fresh) return;
+  const std::string path = printable(folder.path().string(), 400);
+  if (folder.start() == PrepareFolder::Start::discarded) {
+    options.on_restart(path + " is of other inputs or options, or damaged: begun anew");
+    return;
   }
-  work.finish();
-  return empty;
+  const PrepareProgress& found = folder.found();
+  const int64_t documents = found.parts[0].files.documents;
+  options.on_restart(fmt::format("{}: goes on behind {} documents, in {}", path, documents,
+                                 printable(files.at(found.next.input).path.string(), 400)));
 }
 
 }  // namespace
@@ -194,10 +194,6 @@ PrepareSummary prepare(const PrepareOptions& options) {
   if (!(options.valid_fraction >= 0 && options.valid_fraction < 1)) {
     throw UsageError("--valid-fraction", fmt::format("{}, expected 0 to below 1", options.valid_fraction));
   }
-  if (options.threads < 1 || options.threads > kMaxThreads)
-    throw UsageError("--threads", fmt::format("{}, expected 1 to {}", options.threads, kMaxThreads));
-  if (options.max_bad < 0)
-    throw UsageError("--max-bad", fmt::format("{}, expected 0 or more", options.max_bad));
   if (options.out.empty()) throw UsageError("--out", "is missing", "give the PREFIX to write");
   if (const fs::path name = options.out.filename(); name.empty() || name == "." || name == "..")
     throw UsageError("--out", printable(options.out.string(), 400) + " names a folder, expected a PREFIX",
@@ -219,13 +215,23 @@ PrepareSummary prepare(const PrepareOptions& options) {
   if (failed) throw RunError(printable(options.out.parent_path().string()), failed.message());
 
   PrepareSummary summary;
-  Output train(outputs.front(), *tokenizer, eos);
+  PrepareFolder folder(options.out, identity_of(options, files, *tokenizer, eos));
+  say_start(options, files, folder);
+  Output train(outputs.front(), *tokenizer, eos, folder, TextJob::kTrain);
   std::optional<Output> valid;
-  if (split) valid.emplace(outputs.back(), *tokenizer, eos);
+  if (split) valid.emplace(outputs.back(), *tokenizer, eos, folder, TextJob::kValid);
   const TextRules rules{
       .tokenizer = *tokenizer, .eos = eos, .held_out = options.valid_fraction, .text_key = options.text_key};
-  Results results(options, train, valid);
-  summary.skipped_files = encode_all(files, rules, options.threads, results);
+  Results results(options, folder, train, valid);
+  summary.skipped_files = work_on_texts(
+      files, folder.found().next, options.threads,
+      {.read = [&](const TextInput& input, const TextPlace& from,
+                   const TextWork::Add& add) { return read_text(input, rules, from, add); },
+       .make_worker =
+           [&] {
+             return [encoder = std::make_shared<TextEncoder>(rules)](TextJob& job) { encoder->encode(job); };
+           },
+       .use = [&](const TextJob& job) { results.add(job); }});
   summary.bad_lines = results.bad_lines();
   summary.empty_documents = results.empty_documents();
 
@@ -241,6 +247,7 @@ PrepareSummary prepare(const PrepareOptions& options) {
   }
   summary.train = train.finish();
   if (valid) summary.valid = valid->finish();
+  folder.finish();
   summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return summary;
 }

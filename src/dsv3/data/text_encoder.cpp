@@ -1,176 +1,52 @@
 // TextEncoder: jobs become ids.
 #include <fmt/format.h>
-#include <simdjson.h>
-
-#include <new>
-#include <optional>
 
 #include "dsv3/base/error.h"
 #include "dsv3/data/text_job.h"
 
 namespace dsv3 {
-namespace {
 
-constexpr std::string_view kBlank = " \t\r", kBom = "\xEF\xBB\xBF";
-constexpr size_t kKeptParserBytes = 1 << 20;
+TextEncoder::TextEncoder(const TextRules& rules) : rules_(rules), lines_(rules.text_key) {}
 
-// A JSON line without a usable text.
-struct NoText {
-  std::string why;
-};
-
-// The line with at most 15 digits in a row outside of strings: what was JSON still is, what was none is none.
-// Integers of 20 digits, as ids and hashes are, are JSON, but simdjson refuses them.
-std::string with_short_numbers(std::string_view line) {
-  std::string out;
-  out.reserve(line.size() + simdjson::SIMDJSON_PADDING);
-  bool in_string = false, escaped = false;
-  int digits = 0;
-  for (const char c : line) {
-    if (c == '"' && !escaped) in_string = !in_string;
-    escaped = in_string && c == '\\' && !escaped;
-    digits = !in_string && c >= '0' && c <= '9' ? digits + 1 : 0;
-    if (digits <= 15) out += c;
-  }
-  return out;
+void TextEncoder::encode_piece(TextJob& job, std::string_view text, TextJob::Part part, bool ends,
+                               std::string_view what) const {
+  const size_t before = job.ids.size();
+  rules_.tokenizer.encode(text, false, job.ids, what);
+  if (ends) job.ids.push_back(rules_.eos);
+  job.pieces.push_back({.part = part, .ends = ends, .ids = job.ids.size() - before, .bytes = text.size()});
 }
 
-std::string long_line() { return fmt::format("a line of more than {} bytes", kMaxLineBytes); }
-
-const char* type_name(simdjson::dom::element_type type) {
-  using enum simdjson::dom::element_type;
-  switch (type) {
-    case ARRAY:
-      return "an array";
-    case OBJECT:
-      return "an object";
-    case STRING:
-      return "a string";
-    case BOOL:
-      return "a bool";
-    case NULL_VALUE:
-      return "null";
-    default:
-      return "a number";
+void TextEncoder::encode_document(TextJob& job, std::string_view text, std::string_view what) const {
+  size_t cut = rules_.cut(text.size());
+  if (!rules_.tokenizer.cuts_anywhere()) {
+    // Back to where a character begins; only so far as one is long.
+    for (int i = 0; i < 3 && cut > 0 && cut < text.size() && (text[cut] & 0xC0) == 0x80; ++i) --cut;
   }
+  if (cut > 0) encode_piece(job, text.substr(0, cut), TextJob::kTrain, true, what);
+  if (cut == text.size()) return;
+  encode_piece(job, text.substr(cut), TextJob::kValid, true,
+               cut == 0 ? std::string(what) : fmt::format("{}: from byte {} on", what, cut));
 }
-
-}  // namespace
-
-struct TextEncoder::State {
-  explicit State(const TextRules& rules) : rules(rules) {}
-
-  const TextRules& rules;
-  std::optional<simdjson::dom::parser> parser{std::in_place};
-
-  void encode_piece(TextJob& job, std::string_view text, TextJob::Part part, bool ends,
-                    std::string_view what) const {
-    const size_t before = job.ids.size();
-    rules.tokenizer.encode(text, false, job.ids, what);
-    if (ends) job.ids.push_back(rules.eos);
-    job.pieces.push_back({.part = part, .ends = ends, .ids = job.ids.size() - before, .bytes = text.size()});
-  }
-
-  void encode_document(TextJob& job, std::string_view text, std::string_view what) const {
-    size_t cut = rules.cut(text.size());
-    if (!rules.tokenizer.cuts_anywhere()) {
-      // Back to where a character begins; only so far as one is long.
-      for (int i = 0; i < 3 && cut > 0 && cut < text.size() && (text[cut] & 0xC0) == 0x80; ++i) --cut;
-    }
-    if (cut > 0) encode_piece(job, text.substr(0, cut), TextJob::kTrain, true, what);
-    if (cut == text.size()) return;
-    encode_piece(job, text.substr(cut), TextJob::kValid, true,
-                 cut == 0 ? std::string(what) : fmt::format("{}: from byte {} on", what, cut));
-  }
-
-  simdjson::dom::element parse(std::string_view line) {
-    simdjson::dom::element root;
-    auto error = parser->parse(line.data(), line.size(), false).get(root);
-    if (error == simdjson::NUMBER_ERROR) error = parser->parse(with_short_numbers(line)).get(root);
-    if (error == simdjson::MEMALLOC) throw std::bad_alloc();
-    if (error) throw NoText{fmt::format("no JSON: {}", simdjson::error_message(error))};
-    return root;
-  }
-
-  // The text of a JSON object. line has simdjson::SIMDJSON_PADDING readable bytes behind it.
-  std::string_view text_of(std::string_view line) {
-    const simdjson::dom::element root = parse(line);
-    simdjson::dom::object object;
-    if (root.get(object)) throw NoText{fmt::format("{}, expected an object", type_name(root.type()))};
-    std::optional<simdjson::dom::element> found;
-    for (const auto field : object) {
-      if (field.key != rules.text_key) continue;
-      if (found) throw NoText{fmt::format("two keys '{}'", printable(rules.text_key, 64))};
-      found = field.value;
-    }
-    if (!found) throw NoText{fmt::format("no key '{}'", printable(rules.text_key, 64))};
-    std::string_view text;
-    if (found->get(text)) {
-      throw NoText{fmt::format("'{}' is {}, expected a string", printable(rules.text_key, 64),
-                               type_name(found->type()))};
-    }
-    return text;
-  }
-
-  void encode_line(TextJob& job, std::string_view line) {
-    if (line.size() > kMaxLineBytes) throw NoText{long_line()};
-    std::string_view text = line;
-    if (job.kind == TextJob::Kind::json_lines) {
-      text = text_of(line);
-      if (text.empty()) ++job.empty;
-    } else if (line.ends_with('\r')) {
-      text.remove_suffix(1);
-    }
-    const size_t ids = job.ids.size(), pieces = job.pieces.size();
-    try {
-      encode_document(job, text, "text");
-    } catch (const InputError& error) {
-      job.ids.resize(ids);
-      job.pieces.resize(pieces);
-      throw NoText{error.what()};
-    }
-  }
-
-  void encode_lines(TextJob& job) {
-    const size_t size = job.text.size();
-    job.text.resize(size + simdjson::SIMDJSON_PADDING);
-    std::string_view rest = std::string_view(job.text).substr(0, size);
-    for (int64_t number = job.first_line; !rest.empty(); ++number) {
-      std::string_view line = rest.substr(0, rest.find('\n'));
-      rest.remove_prefix(std::min(rest.size(), line.size() + 1));
-      // A byte order mark, which RFC 8259 lets a parser ignore.
-      if (number == 1 && job.kind == TextJob::Kind::json_lines && line.starts_with(kBom))
-        line.remove_prefix(kBom.size());
-      if (line.find_first_not_of(kBlank) == line.npos) continue;
-      try {
-        encode_line(job, line);
-      } catch (const NoText& none) {
-        job.bad.push_back({.line = number, .why = none.why});
-      }
-      // What a long line took is not kept for the next.
-      if (parser->capacity() > kKeptParserBytes) parser.emplace();
-    }
-  }
-};
-
-TextEncoder::TextEncoder(const TextRules& rules) : state_(std::make_unique<State>(rules)) {}
-TextEncoder::~TextEncoder() = default;
 
 void TextEncoder::encode(TextJob& job) {
   switch (job.kind) {
     case TextJob::Kind::piece:
-      state_->encode_piece(job, job.text, job.piece.part, job.piece.ends, *job.file);
+      encode_piece(job, job.text, job.piece.part, job.piece.ends, *job.file);
       break;
     case TextJob::Kind::document:
-      state_->encode_document(job, job.text, *job.file);
+      encode_document(job, job.text, *job.file);
       break;
-    case TextJob::Kind::lines:
-    case TextJob::Kind::json_lines:
-      state_->encode_lines(job);
-      break;
-    case TextJob::Kind::long_line:
-      job.bad.push_back({.line = job.first_line, .why = long_line()});
-      break;
+    default:
+      lines_.for_each(job, [&](std::string_view text) {
+        const size_t ids = job.ids.size(), pieces = job.pieces.size();
+        try {
+          encode_document(job, text, "text");
+        } catch (const InputError&) {
+          job.ids.resize(ids);
+          job.pieces.resize(pieces);
+          throw;
+        }
+      });
   }
   job.text = std::string();
 }

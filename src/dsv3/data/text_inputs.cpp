@@ -83,7 +83,7 @@ std::vector<TextInput> list_folder(const fs::path& folder, const Choice& choice)
 
 std::vector<TextInput> list_text_inputs(const std::vector<fs::path>& inputs, const std::string& format,
                                         const std::string& glob) {
-  if (inputs.empty()) throw UsageError("prepare", "no input", "name text files or folders of them");
+  if (inputs.empty()) throw UsageError("INPUT", "no input", "name text files or folders of them");
   if (std::count(inputs.begin(), inputs.end(), "-") > 1)
     throw UsageError("-", "standard input is named twice");
   const Choice choice{.format = format_named(format), .glob = glob};

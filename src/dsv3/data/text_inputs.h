@@ -1,5 +1,5 @@
 #pragma once
-// Which files `dsv3 prepare` reads, and how each of them holds its documents.
+// Which files `dsv3 prepare` and `dsv3 tokenizer train` read, and how each of them holds its documents.
 
 #include <filesystem>
 #include <string>

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,14 @@ namespace dsv3 {
 constexpr uint64_t kMaxLineBytes = 16 << 20;            // a JSON parser holds 13 times as much
 constexpr uint64_t kMaxWholeDocumentBytes = 64 << 20;   // where a document must be in memory as a whole
 constexpr uint64_t kMaxDocumentBytes = 0x7fffffff - 1;  // .idx counts tokens, eos too, in int32
+
+// A place in the inputs from which reading can go on: a document begins there.
+struct TextPlace {
+  uint64_t input = 0;        // its number
+  uint64_t offset = 0;       // in its text, which is what decompressing gives
+  int64_t line = 1;          // of lines
+  int64_t empty_inputs = 0;  // before it
+};
 
 struct TextJob {
   enum class Kind {
@@ -40,10 +49,10 @@ struct TextJob {
   Kind kind = Kind::piece;
   std::shared_ptr<const std::string> file = {};  // for messages
   std::string text = {};
-  int64_t first_line = 1;  // of lines
-  Piece piece = {};        // of a piece: part and ends
+  std::optional<TextPlace> begin = {};  // nothing: inside of a document
+  Piece piece = {};                     // of a piece: part and ends
 
-  // Encoded:
+  // By TextEncoder, LineTexts:
   std::vector<int32_t> ids = {};  // of all pieces, one behind the other, with eos where a document ends
   std::vector<Piece> pieces = {};
   std::vector<BadLine> bad = {};
@@ -63,23 +72,48 @@ struct TextRules {
   }
 };
 
-// Cuts an input into jobs and hands them to add in order; memory stays bounded. False: it holds no byte.
+// Cuts an input into jobs, from a place that a job of it has begun at or from its begin on, and hands them to
+// add in order; memory stays bounded. False: it holds no byte.
 // InputError: a document of more than kMaxDocumentBytes, or of more than kMaxWholeDocumentBytes that must be
 // in memory: the tokenizer does not cut anywhere, or a part is held out of a text of unknown size.
-bool read_text(const TextInput& input, const TextRules& rules, const std::function<void(TextJob)>& add);
+bool read_text(const TextInput& input, const TextRules& rules, const TextPlace& from,
+               const std::function<void(TextJob)>& add);
 
-// Encodes jobs; each thread has its own, because a JSON parser is inside.
+// The same of an input of lines: jobs of Kind lines, json_lines and long_line.
+bool read_lines(const TextInput& input, const TextPlace& from, const std::function<void(TextJob)>& add);
+
+// What lines hold; each thread has its own, because a JSON parser is inside.
+class LineTexts {
+ public:
+  using Use = std::function<void(std::string_view text)>;
+
+  explicit LineTexts(std::string text_key);
+  ~LineTexts();
+  LineTexts(LineTexts&&) noexcept;
+  // Calls with the text of each line of a job that read_lines() has made; it is valid until then. A line that
+  // is no document becomes a BadLine, also when use throws an InputError.
+  void for_each(TextJob& job, const Use& use);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Encodes jobs; one for each thread.
 class TextEncoder {
  public:
-  explicit TextEncoder(const TextRules& rules);
-  ~TextEncoder();
+  explicit TextEncoder(const TextRules& rules);  // which outlives it
   // Fills what is encoded and drops the text. A line that is no document becomes a BadLine; InputError as
   // Tokenizer::encode for what is no line.
   void encode(TextJob& job);
 
  private:
-  struct State;
-  std::unique_ptr<State> state_;
+  void encode_piece(TextJob& job, std::string_view text, TextJob::Part part, bool ends,
+                    std::string_view what) const;
+  void encode_document(TextJob& job, std::string_view text, std::string_view what) const;
+
+  const TextRules& rules_;
+  LineTexts lines_;
 };
 
 }  // namespace dsv3

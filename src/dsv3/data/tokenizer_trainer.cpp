@@ -53,23 +53,6 @@ fs::path output_file(const fs::path& out) {
   throw UsageError("--out", printable(out.string()) + ": expected a folder, or tokenizer.json in one");
 }
 
-void check_inputs(const std::vector<fs::path>& inputs, const fs::path& file) {
-  if (inputs.empty()) throw UsageError("tokenizer train", "no input", "name files of plain text");
-  for (const fs::path& input : inputs) {
-    require_exists(input);
-    const std::string extension = input.extension().string();
-    if (fs::is_directory(input))
-      throw UsageError(printable(input.string()), "is a folder", "name files of plain text");
-    if (extension == ".jsonl" || extension == ".gz" || extension == ".zst") {
-      throw UsageError(printable(input.string()), extension + " is not supported here",
-                       "name files of plain text");
-    }
-    std::error_code ignored;
-    if (fs::equivalent(input, file, ignored))
-      throw UsageError("--out", printable(file.string()) + " is an input too", "name another folder");
-  }
-}
-
 // All special tokens, in the order of their ids.
 std::vector<std::string> check_special(const TrainTokenizerOptions& options) {
   if (options.eos.empty()) throw UsageError("--eos", "is empty", "name the token that ends a document");
@@ -152,7 +135,7 @@ std::string config_text(const TrainTokenizerOptions& options) {
 
 }  // namespace
 
-TrainTokenizerSummary train_tokenizer(const TrainTokenizerOptions& options, const CountProgress& progress) {
+TrainTokenizerSummary train_tokenizer(const TrainTokenizerOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   const Json steps = pre_tokenizer(options.pattern);
   const fs::path file = output_file(options.out);
@@ -164,9 +147,11 @@ TrainTokenizerSummary train_tokenizer(const TrainTokenizerOptions& options, cons
   }
   if (options.min_frequency < 1)
     throw UsageError("--min-frequency", fmt::format("{}, expected at least 1", options.min_frequency));
-  if (options.threads < 1)
-    throw UsageError("--threads", fmt::format("{}, expected at least 1", options.threads));
-  check_inputs(options.inputs, file);
+  const std::vector<TextInput> inputs = list_text_inputs(options.inputs, options.format, options.glob);
+  std::vector<fs::path> read;
+  for (const TextInput& input : inputs) read.push_back(input.path);
+  const fs::path config = file.parent_path() / "tokenizer_config.json";
+  require_no_input("--out", {file, config}, read);
 
   const PreTokenizer splitter(read_pre_tokenizer(JsonField(file.string(), "pre_tokenizer", steps)),
                               file.string());
@@ -176,13 +161,14 @@ TrainTokenizerSummary train_tokenizer(const TrainTokenizerOptions& options, cons
     std::string bytes;
     if (token_bytes(token, bytes)) learn.forbidden.insert(std::move(bytes));
   }
-  CountedText text = count_words(options.inputs, splitter, options.threads, progress);
+  const CountedText text = count_words(inputs, splitter, options.count);
   if (text.bytes == 0) {
-    throw InputError(options.inputs.front().string(), "",
-                     fmt::format("no text in {} files", options.inputs.size()));
+    throw InputError(options.inputs.front().string(), "", fmt::format("no text in {} files", inputs.size()));
   }
-  TrainTokenizerSummary summary{
-      .file = file, .bytes = text.bytes, .words = static_cast<int64_t>(text.words.size())};
+  TrainTokenizerSummary summary{.file = file,
+                                .bytes = text.bytes,
+                                .bad_lines = text.bad_lines,
+                                .words = static_cast<int64_t>(text.words.size())};
   const LearnedBpe bpe = learn_bpe(text.words, learn);
   summary.vocab_size = static_cast<int64_t>(special.size() + bpe.tokens.size());
   summary.merges = static_cast<int64_t>(bpe.merges.size());
@@ -195,7 +181,6 @@ TrainTokenizerSummary train_tokenizer(const TrainTokenizerOptions& options, cons
   std::error_code failed;
   if (file.has_parent_path()) fs::create_directories(file.parent_path(), failed);
   if (failed) throw RunError(printable(file.parent_path().string()), failed.message());
-  const fs::path config = file.parent_path() / "tokenizer_config.json";
   // Away before the tokens change: no end of a document is better than that of other tokens.
   fs::remove(config, failed);
   write_atomically(file, json);

@@ -4,18 +4,13 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
-#include <exception>
-#include <mutex>
-#include <optional>
-#include <span>
 #include <string>
-#include <thread>
 #include <utility>
 
 #include "dsv3/base/error.h"
 #include "dsv3/base/file.h"
+#include "dsv3/data/text_work.h"
 #include "dsv3/data/unicode.h"
 
 namespace dsv3 {
@@ -71,44 +66,68 @@ size_t context_end(std::string_view text, size_t cut) {
   return std::min(at, text.size());
 }
 
-// One thread's part of the work.
-class PieceCounter {
- public:
-  explicit PieceCounter(const PreTokenizer& splitter) : splitter_(splitter) {}
-
-  // Counts piece number `index` of a file that had `size` bytes.
-  void count(const std::filesystem::path& path, uint64_t size, uint64_t index) {
-    const InputFile file(path);
-    if (file.size() != size) throw InputError(file.path(), "size", "changed while it was read");
-    // One byte before, since a line's begin is known by it.
-    const uint64_t first = index * kPiece, begin = index == 0 ? 0 : first - 1;
-    text_.resize(std::min(first + 2 * kPiece + kAhead, size) - begin);
-    file.read(std::as_writable_bytes(std::span(text_)), begin);
-    const size_t from = index == 0 ? 0 : find_cut(text_, first - begin);
-    const size_t to = find_cut(text_, first + kPiece - begin);
-    const size_t end = context_end(text_, to);
-    const std::string_view piece = std::string_view(text_).substr(from, end - from);
-    if (const size_t good = unicode::valid_utf8_prefix(piece); good != piece.size()) {
-      throw InputError(file.path(), fmt::format("byte {}", begin + from + good), "is not UTF-8",
-                       "convert it, for example with iconv");
+// Hands the pieces of a file of text to add, as jobs: text is the piece and the context behind it,
+// piece.bytes the piece alone.
+bool read_pieces(const TextInput& input, const TextWork::Add& add) {
+  const std::unique_ptr<ByteSource> bytes = open_bytes(input.path, input.compression);
+  const auto name = std::make_shared<const std::string>(bytes->name());
+  std::string text;
+  uint64_t at = 0;  // of text, in the file
+  for (bool ended = false; !ended || !text.empty();) {
+    while (!ended && text.size() < 2 * kPiece + kAhead) {
+      const std::string_view next = bytes->next();
+      ended = next.empty();
+      text += next;
     }
-    const char* const cut = text_.data() + to;
-    splitter_.split(piece, memory_, [&](std::string_view word) {
-      if (word.data() >= cut) return;
-      counts.add(word.substr(0, static_cast<size_t>(cut - word.data())), 1);
-    });
+    if (text.empty()) break;
+    const size_t cut = find_cut(text, std::min<size_t>(kPiece, text.size()));
+    TextJob job{
+        .file = name, .text = text.substr(0, context_end(text, cut)), .begin = TextPlace{.offset = at}};
+    job.piece.bytes = cut;
+    add(std::move(job));
+    text.erase(0, cut);
+    at += cut;
+  }
+  return at > 0;
+}
+
+// One thread's part of the work.
+class Counter {
+ public:
+  Counter(const PreTokenizer& splitter, const std::string& text_key)
+      : splitter_(splitter), lines_(text_key) {}
+
+  void count(TextJob& job) {
+    if (job.kind == TextJob::Kind::piece) {
+      count(job.text, job.piece.bytes, *job.file, job.begin->offset);
+    } else {
+      job.piece.bytes = job.text.size();
+      lines_.for_each(job, [&](std::string_view text) { count(text, text.size(), "text", 0); });
+    }
+    job.text = std::string();
   }
 
-  WordCounts counts;
+  WordCounts words;
+  uint64_t bytes = 0;  // of text
 
  private:
+  // The words that begin in the first `size` bytes of text, cut there; text stands at `at` of `file`.
+  void count(std::string_view text, size_t size, std::string_view file, uint64_t at) {
+    if (const size_t good = unicode::valid_utf8_prefix(text); good != text.size()) {
+      throw InputError(file, fmt::format("byte {}", at + good), "is not UTF-8",
+                       "convert it, for example with iconv");
+    }
+    const char* const cut = text.data() + size;
+    splitter_.split(text, memory_, [&](std::string_view word) {
+      if (word.data() >= cut) return;
+      words.add(word.substr(0, static_cast<size_t>(cut - word.data())), 1);
+    });
+    bytes += size;
+  }
+
   const PreTokenizer& splitter_;
   PreTokenizer::Memory memory_;
-  std::string text_;
-};
-
-struct FileSize {
-  uint64_t size = 0, first_piece = 0;
+  LineTexts lines_;
 };
 
 }  // namespace
@@ -159,57 +178,38 @@ void WordCounts::grow() {
   }
 }
 
-CountedText count_words(const std::vector<std::filesystem::path>& files, const PreTokenizer& splitter,
-                        int threads, const CountProgress& progress) {
-  CountedText out;
-  std::vector<FileSize> sizes;
-  uint64_t num_pieces = 0;
-  for (const std::filesystem::path& path : files) {
-    const uint64_t size = InputFile(path).size();
-    sizes.push_back({size, num_pieces});
-    out.bytes += size;
-    num_pieces += (size + kPiece - 1) / kPiece;
-  }
-
-  std::atomic<uint64_t> next = 0;
-  std::mutex mutex;  // of what follows
-  uint64_t done = 0, failed_piece = num_pieces;
-  std::exception_ptr failure;
-  const auto run = [&](PieceCounter& counter) {
-    for (uint64_t piece = next++; piece < num_pieces; piece = next++) {
-      // The last file that begins at or before the piece; empty files have none.
-      const auto file = std::ranges::upper_bound(sizes, piece, {}, &FileSize::first_piece) - 1;
-      const auto number = static_cast<size_t>(file - sizes.begin());
-      try {
-        counter.count(files[number], file->size, piece - file->first_piece);
-      } catch (...) {
-        // Pieces are taken in order, so the first error of the files is found in any case; none behind it is
-        // worth a start.
-        const std::lock_guard lock(mutex);
-        if (piece < failed_piece) {
-          failed_piece = piece;
-          failure = std::current_exception();
-        }
-        next = num_pieces;
-        return;
-      }
-      const std::lock_guard lock(mutex);
-      done += std::min(kPiece, file->size - (piece - file->first_piece) * kPiece);
-      if (progress) progress(done, out.bytes);
+CountedText count_words(const std::vector<TextInput>& inputs, const PreTokenizer& splitter,
+                        const CountOptions& options) {
+  uint64_t done = 0, total = 0;
+  for (const TextInput& input : inputs) {
+    const bool is_known = input.path != "-" && input.compression == Compression::none;
+    const auto stamp = is_known ? file_stamp(input.path) : std::nullopt;
+    if (!stamp) {
+      total = 0;
+      break;
     }
-  };
-
-  std::vector<PieceCounter> counters;
-  const auto wanted = std::min<uint64_t>(static_cast<uint64_t>(std::max(threads, 1)), num_pieces);
-  counters.reserve(wanted);
-  for (uint64_t i = 0; i < wanted; ++i) counters.emplace_back(splitter);
-  {
-    std::vector<std::jthread> others;
-    for (size_t i = 1; i < counters.size(); ++i) others.emplace_back([&, i] { run(counters[i]); });
-    if (!counters.empty()) run(counters.front());
+    total += static_cast<uint64_t>(stamp->size);
   }
-  if (failure) std::rethrow_exception(failure);
-  for (PieceCounter& counter : counters) out.words.absorb(counter.counts);
+  std::vector<std::shared_ptr<Counter>> counters;
+  BadLines bad(options.max_bad, options.on_bad_line);
+  const auto read = [](const TextInput& input, const TextPlace& from, const TextWork::Add& add) {
+    return input.format == TextFormat::text ? read_pieces(input, add) : read_lines(input, from, add);
+  };
+  const auto make_worker = [&] {
+    counters.push_back(std::make_shared<Counter>(splitter, options.text_key));
+    return [counter = counters.back()](TextJob& job) { counter->count(job); };
+  };
+  const auto use = [&](const TextJob& job) {
+    bad.add(job);
+    done += job.piece.bytes;
+    if (options.progress) options.progress(done, total);
+  };
+  work_on_texts(inputs, {}, options.threads, {.read = read, .make_worker = make_worker, .use = use});
+  CountedText out{.bad_lines = bad.count()};
+  for (const auto& counter : counters) {
+    out.words.absorb(counter->words);
+    out.bytes += counter->bytes;
+  }
   return out;
 }
 

@@ -2,13 +2,14 @@
 // How often each word of a text occurs: all that learning a byte-level BPE needs to know of it.
 
 #include <cstdint>
-#include <filesystem>
 #include <functional>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "dsv3/data/pretokenizer.h"
+#include "dsv3/data/text_inputs.h"
 
 namespace dsv3 {
 
@@ -50,22 +51,29 @@ class WordCounts {
   size_t left_ = 0;  // bytes of room_
 };
 
-struct CountedText {
-  WordCounts words;
-  uint64_t bytes = 0;  // of all files
+struct CountOptions {
+  int threads = 1;                // that split text; the result is the same for any number
+  std::string text_key = "text";  // of the objects of .jsonl: where the text stands
+  int64_t max_bad = 0;            // so many lines that are no text are skipped
+  std::function<void(const std::string&)> on_bad_line = {};  // told each of them: "FILE:LINE: WHY"
+  // Called now and then with how many bytes of the inputs are read of how many; 0: nobody knows.
+  std::function<void(uint64_t done, uint64_t total)> progress = {};
 };
 
-// Called now and then with how many bytes of how many are done, by one thread at a time.
-using CountProgress = std::function<void(uint64_t done, uint64_t total)>;
+struct CountedText {
+  WordCounts words = {};
+  uint64_t bytes = 0;     // of text
+  int64_t bad_lines = 0;  // skipped
+};
 
-// The words of files, each a text by itself, as splitter cuts them. Files are read in pieces of up to 512 kB
-// by up to `threads` threads, each with a table of its own; a piece ends before a line or before a space with
-// an ASCII letter behind it, where the patterns of known_pre_tokenizer() end a word in any context, and only
-// where 256 kB have none at a character, which may cut a word in two. So the words are those of the files as
-// wholes, and the same for any number of threads.
-// InputError: {file, "byte N"} of the first text that is no UTF-8, a file that changes while it is read, one
-// that is no regular file. splitter has no step that adds a prefix.
-CountedText count_words(const std::vector<std::filesystem::path>& files, const PreTokenizer& splitter,
-                        int threads, const CountProgress& progress = {});
+// The words of inputs as splitter cuts them; a file of text and a line of others is a text by itself. Each
+// thread has a table of its own. A file of text is read in pieces of up to 512 kB: a piece ends before a line
+// or before a space with an ASCII letter behind it, where the patterns of known_pre_tokenizer() end a word in
+// any context, and only where 256 kB have none at a character, which may cut a word in two. So the words are
+// those of the files as wholes.
+// InputError: {file, "byte N"} of the first text that is no UTF-8, a bad line too many, what open_bytes()
+// refuses. splitter has no step that adds a prefix.
+CountedText count_words(const std::vector<TextInput>& inputs, const PreTokenizer& splitter,
+                        const CountOptions& options);
 
 }  // namespace dsv3

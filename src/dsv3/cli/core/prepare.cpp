@@ -4,13 +4,12 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
-#include <thread>
 
 #include "dsv3/base/error.h"
 #include "dsv3/base/json.h"
 #include "dsv3/cli/command.h"
 #include "dsv3/cli/core/commands.h"
+#include "dsv3/cli/core/text_flags.h"
 
 namespace dsv3 {
 namespace {
@@ -22,8 +21,6 @@ Json as_json(const PreparedFiles& files) {
           {"bytes", files.bytes},
           {"longest_document", files.longest_document}};
 }
-
-constexpr int64_t kMostBadLinesShown = 20;
 
 void print_files(const PreparedFiles& files) {
   fmt::print("{}.bin, .idx: {} documents, {} tokens, {} bytes ({:.2f} a token); the longest {} tokens\n",
@@ -48,35 +45,18 @@ void print_summary(const PrepareSummary& summary, bool json) {
   fmt::print("{:.2f} s, {:.1f} MB/s\n", summary.seconds, static_cast<double>(bytes) / 1e6 / summary.seconds);
 }
 
-void warn(int64_t count, const char* what) {
-  if (count > 0) fmt::print(stderr, "dsv3: warning: {} {}\n", count, what);
-}
-
 }  // namespace
 
 int prepare_command(std::vector<std::string> args) {
-  CLI::App app("Texts to token files: .txt and .md, a document a file; .jsonl, a document a line.",
-               "dsv3 prepare");
+  CLI::App app(
+      "Texts to token files: .txt and .md, a document a file; .jsonl, a document a line. The same command "
+      "again goes on where it was killed.",
+      "dsv3 prepare");
   PrepareOptions options;
-  options.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  std::vector<std::string> inputs;
+  TextFlags flags;
   std::string out;
   bool json = false;
-  app.add_option(
-         "INPUT", inputs,
-         ".txt, .md and .jsonl files, also with .gz or .zst behind; folders of them; - for standard input")
-      ->required();
-  app.add_option(
-         "--format", options.format,
-         "how the inputs are read: auto (by name), text (a document a file), lines (a document a line) or "
-         "jsonl")
-      ->capture_default_str();
-  app.add_option("--glob", options.glob,
-                 "of folders, the files that match, such as '*.md' or 'en/*.jsonl.zst'");
-  app.add_option("--text-key", options.text_key, "of .jsonl, the key of the text")->capture_default_str();
-  app.add_option("--max-bad", options.max_bad, "skip so many lines that are no document")
-      ->capture_default_str();
-  app.add_option("--threads", options.threads, "that encode")->capture_default_str();
+  flags.add_to(app);
   app.add_option("--out", out, "PREFIX of PREFIX.bin, PREFIX.idx and PREFIX.json")->required();
   app.add_option("--tokenizer", options.tokenizer, "byte, a tokenizer.json, or a folder that has one")
       ->capture_default_str();
@@ -88,12 +68,15 @@ int prepare_command(std::vector<std::string> args) {
   app.add_flag("--json", json, "print JSON");
   if (!parse_args(app, args)) return 0;
 
-  options.inputs.assign(inputs.begin(), inputs.end());
+  options.inputs.assign(flags.inputs.begin(), flags.inputs.end());
+  options.format = flags.format;
+  options.glob = flags.glob;
+  options.text_key = flags.text_key;
+  options.max_bad = flags.max_bad;
+  options.on_bad_line = warn_of_bad_lines();
+  options.threads = flags.threads;
   options.out = out;
-  int64_t shown = 0;
-  options.on_bad_line = [&](const std::string& line) {
-    if (++shown <= kMostBadLinesShown) fmt::print(stderr, "dsv3: warning: skipped {}\n", line);
-  };
+  options.on_restart = [](const std::string& line) { fmt::print(stderr, "dsv3: {}\n", line); };
   const PrepareSummary summary = prepare(options);
   warn(summary.skipped_files, "empty files were skipped");
   warn(summary.empty_documents, "lines whose text is empty were skipped");

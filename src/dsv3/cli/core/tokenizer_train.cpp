@@ -1,14 +1,13 @@
-// dsv3 tokenizer train FILE... --vocab-size N --out DIR: text to a tokenizer.json.
+// dsv3 tokenizer train INPUT... --vocab-size N --out DIR: text to a tokenizer.json.
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
-#include <thread>
 
 #include "dsv3/base/json.h"
 #include "dsv3/cli/command.h"
 #include "dsv3/cli/core/commands.h"
+#include "dsv3/cli/core/text_flags.h"
 #include "dsv3/data/tokenizer_trainer.h"
 
 namespace dsv3 {
@@ -22,6 +21,16 @@ std::vector<std::string> split_at_commas(std::string_view text) {
     text.remove_prefix(std::min(end + 1, text.size()));
   }
   return out;
+}
+
+void show_progress(uint64_t done, uint64_t total) {
+  const auto megabytes = [](uint64_t bytes) { return static_cast<double>(bytes) / 1e6; };
+  if (total == 0) {
+    fmt::print(stderr, "\r{:.0f} MB \033[K\r", megabytes(done));
+  } else {
+    fmt::print(stderr, "\r{:.0f} of {:.0f} MB \033[K{}", megabytes(done), megabytes(total),
+               done == total ? "\r\033[K" : "\r");
+  }
 }
 
 void print_summary(const TrainTokenizerSummary& summary, bool json) {
@@ -46,11 +55,10 @@ int tokenizer_train_command(std::vector<std::string> args) {
   CLI::App app("Learns a byte-level BPE from text: a tokenizer.json for dsv3 and Hugging Face.",
                "dsv3 tokenizer train");
   TrainTokenizerOptions options;
-  options.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  std::vector<std::string> inputs;
+  TextFlags flags;
   std::string out, special;
   bool json = false;
-  app.add_option("FILE", inputs, "plain text in UTF-8")->required();
+  flags.add_to(app);
   app.add_option("--vocab-size", options.vocab_size, "tokens, with 256 bytes and the special ones")
       ->required();
   app.add_option("--out", out, "folder for tokenizer.json and tokenizer_config.json")->required();
@@ -62,19 +70,21 @@ int tokenizer_train_command(std::vector<std::string> args) {
   app.add_option("--eos", options.eos, "special token that ends a document")->capture_default_str();
   app.add_option("--pad", options.pad, "special token for padding; empty: none")->capture_default_str();
   app.add_option("--special", special, "further special tokens, with commas between them");
-  app.add_option("--threads", options.threads, "changes the time alone; default: all processors");
   app.add_flag("--json", json, "print JSON");
   if (!parse_args(app, args)) return 0;
 
-  options.inputs.assign(inputs.begin(), inputs.end());
+  options.inputs.assign(flags.inputs.begin(), flags.inputs.end());
+  options.format = flags.format;
+  options.glob = flags.glob;
   options.out = out;
   options.special = split_at_commas(special);
-  const bool is_terminal = ::isatty(STDERR_FILENO) != 0;
-  const TrainTokenizerSummary summary = train_tokenizer(options, [&](uint64_t done, uint64_t total) {
-    if (!is_terminal) return;
-    fmt::print(stderr, "\r{:.0f} of {:.0f} MB \033[K{}", static_cast<double>(done) / 1e6,
-               static_cast<double>(total) / 1e6, done == total ? "\r\033[K" : "");
-  });
+  options.count = {.threads = flags.threads,
+                   .text_key = flags.text_key,
+                   .max_bad = flags.max_bad,
+                   .on_bad_line = warn_of_bad_lines()};
+  if (::isatty(STDERR_FILENO) != 0) options.count.progress = show_progress;
+  const TrainTokenizerSummary summary = train_tokenizer(options);
+  warn(summary.bad_lines, "bad lines were skipped");
   if (summary.vocab_size < options.vocab_size) {
     fmt::print(stderr, "dsv3: warning: {} tokens of {}: no other pair occurs {} times\n", summary.vocab_size,
                options.vocab_size, options.min_frequency);

@@ -10,6 +10,7 @@
 #include "dsv3/cli/engine/commands.h"
 #include "dsv3/cli/engine/load_model.h"
 #include "dsv3/data/ngram.h"
+#include "dsv3/data/prefix_info.h"
 #include "dsv3/train/evaluate.h"
 
 namespace dsv3 {
@@ -17,14 +18,9 @@ namespace {
 
 // Bytes of text per token, from PREFIX.json; 0 when it does not say.
 double bytes_per_token(const std::string& prefix) {
-  const std::filesystem::path path = prefix + ".json";
-  if (!std::filesystem::exists(path)) return 0;
-  const Json json = read_json(path);
-  for (const char* key : {"bytes", "tokens"})
-    if (!json.is_object() || !json.contains(key) || !json.at(key).is_number())
-      throw InputError(path.string(), key, "is missing or no number");
-  const double bytes = json.at("bytes").get<double>(), tokens = json.at("tokens").get<double>();
-  return tokens > 0 ? bytes / tokens : 0;
+  const PrefixInfo info = read_prefix_info(prefix);
+  if (!info.bytes || info.tokens.value_or(0) < 1) return 0;
+  return static_cast<double>(*info.bytes) / static_cast<double>(*info.tokens);
 }
 
 }  // namespace

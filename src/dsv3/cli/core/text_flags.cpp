@@ -1,0 +1,43 @@
+#include "dsv3/cli/core/text_flags.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <thread>
+
+namespace dsv3 {
+namespace {
+
+constexpr int64_t kMostBadLinesShown = 20;
+
+}  // namespace
+
+void TextFlags::add_to(CLI::App& app) {
+  threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  app.add_option(
+         "INPUT", inputs,
+         ".txt, .md and .jsonl files, also with .gz or .zst behind; folders of them; - for standard input")
+      ->required();
+  app.add_option(
+         "--format", format,
+         "how the inputs are read: auto (by name), text (a document a file), lines (a document a line) or "
+         "jsonl")
+      ->capture_default_str();
+  app.add_option("--glob", glob, "of folders, the files that match, such as '*.md' or 'en/*.jsonl.zst'");
+  app.add_option("--text-key", text_key, "of .jsonl, the key of the text")->capture_default_str();
+  app.add_option("--max-bad", max_bad, "skip so many lines that are no document")->capture_default_str();
+  app.add_option("--threads", threads, "changes the time alone; default: all processors");
+}
+
+std::function<void(const std::string&)> warn_of_bad_lines() {
+  return [shown = int64_t{0}](const std::string& line) mutable {
+    if (++shown <= kMostBadLinesShown) fmt::print(stderr, "dsv3: warning: skipped {}\n", line);
+  };
+}
+
+void warn(int64_t count, const char* what) {
+  if (count > 0) fmt::print(stderr, "dsv3: warning: {} {}\n", count, what);
+}
+
+}  // namespace dsv3
