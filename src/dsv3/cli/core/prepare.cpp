@@ -75,7 +75,8 @@ int prepare_command(std::vector<std::string> args) {
                  "of folders, the files that match, such as '*.md' or 'en/*.jsonl.zst'");
   app.add_option("--text-key", options.text_key, "of .jsonl, the key of the text")->capture_default_str();
   app.add_option("--max-bad", options.max_bad, "skip so many lines that are no document")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(at_least(0));
   app.add_option("--threads", options.threads, "that encode")->capture_default_str();
   app.add_option("--out", out, "PREFIX of PREFIX.bin, PREFIX.idx and PREFIX.json")->required();
   app.add_option("--tokenizer", options.tokenizer, "byte, a tokenizer.json, or a folder that has one")
