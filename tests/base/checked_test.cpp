@@ -33,6 +33,17 @@ TEST(Error, OneSafeLine) {
   EXPECT_STREQ(error.what(), "a\\x0ab.json: key\\x1b[31m: is -1, expected 2 (set it to 2)");
   EXPECT_EQ(error.code(), ExitCode::content);
   EXPECT_EQ(printable(std::string(300, 'x')), std::string(200, 'x') + "...");
+  // U+0080 to U+009F are controls, U+009B begins what \x1b[ does; so does a byte by itself, to some
+  // terminals.
+  EXPECT_EQ(printable("\xc2\x80\xc2\x9b"
+                      "m\x9b"
+                      "m"),
+            "\\xc2\\x80\\xc2\\x9bm\\x9bm");
+  EXPECT_EQ(printable("\u00a0é\u4e1b\U0001f69b"), "\u00a0é\u4e1b\U0001f69b");  // bytes 0x80 to 0x9f inside
+  EXPECT_EQ(printable("é\x9b\xe4\xb8"
+                      "a\x9b"),
+            "é\\x9b\xe4\xb8"
+            "a\\x9b");
 }
 
 }  // namespace

@@ -64,6 +64,35 @@ TEST_F(DataCommand, DecodesARange) {
             Json({{"document", 1}, {"tokens", 13}, {"text", "z\u00e9\ttwo\x1b[1m\n"}}).dump());
 }
 
+TEST_F(DataCommand, DecodesTokensOfADocument) {
+  const auto decoded = [&](const std::string& tokens) {
+    const std::string out = ls({"text", "--range", "1:2", "--tokens", tokens}).out;
+    return out.substr(std::min(out.find("--- "), out.size()));
+  };
+  EXPECT_EQ(decoded("4:7"), "--- document 1: 4:7 of 13 tokens\ntwo\n");
+  EXPECT_EQ(decoded(":2"), "--- document 1: 0:2 of 13 tokens\nz\uFFFD\n") << "half a character";
+  EXPECT_EQ(decoded("11:"), "--- document 1: 11:13 of 13 tokens\n\n\n") << "the newline; eos is not shown";
+  EXPECT_EQ(decoded("13:13"), "--- document 1: 13:13 of 13 tokens\n\n");
+  const std::string lines = ls({"text", "--range", "1:2", "--tokens", "4:7", "--json"}).out;
+  EXPECT_EQ(parse_json(std::string_view(lines).substr(lines.find('\n') + 1), "stdout").dump(),
+            Json({{"document", 1}, {"tokens", 13}, {"begin", 4}, {"end", 7}, {"text", "two"}}).dump());
+  for (const char* tokens : {"3", "2:1", "0:14", "-1:2", "a:b"})
+    expect_failure(ls({"text", "--range", "1:2", "--tokens=" + std::string(tokens)}), ExitCode::usage,
+                   {"--tokens", tokens, "<= 13 tokens"});
+  expect_failure(ls({"text", "--range", "0:2", "--tokens", "0:1"}), ExitCode::usage,
+                 {"--tokens", "one document"});
+  expect_failure(ls({"text", "--tokens", "0:1"}), ExitCode::usage, {"--tokens", "--range N:N+1"});
+}
+
+TEST_F(DataCommand, ControlsOfC1AreShownNotSent) {
+  write_file(dir_ / "c1.txt",
+             "a\xc2\x9b"
+             "31mé\u00a0");
+  EXPECT_EQ(dsv3({"prepare", "c1.txt", "--out", "c1"}, {.cwd = dir_.path()}).code, 0);
+  const std::string out = ls({"c1", "--range", "0:1"}).out;
+  EXPECT_NE(out.find("a\\xc2\\x9b31mé\u00a0\n"), out.npos) << out;
+}
+
 TEST_F(DataCommand, RefusesArguments) {
   expect_failure(ls({"none"}), ExitCode::usage, {"none", "no token file"});
   expect_failure(ls({"text.bin"}), ExitCode::usage, {"without .bin or .idx"});

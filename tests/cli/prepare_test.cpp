@@ -87,6 +87,9 @@ TEST_F(PrepareCommand, NamesBadLinesSkipsThemAndRefusesTooMany) {
   EXPECT_NE(two.out.find("2 documents, 4 tokens, 2 bytes"), std::string::npos) << two.out;
   expect_failure(prepare({"a.jsonl", "--out", "text", "--text-key", "body"}), ExitCode::content,
                  {"a.jsonl:1: no key 'body'"});
+  for (const char* bad : {"-1", "x", "99999999999999999999"})
+    expect_failure(prepare({"a.jsonl", "--out", "text", "--max-bad=" + std::string(bad)}), ExitCode::usage,
+                   {"--max-bad", bad, "expected an integer of 0 or more"});
 }
 
 TEST_F(PrepareCommand, RefusesInputsThatAreNoText) {

@@ -2,6 +2,7 @@
 // Runs a program as a subprocess.
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -21,6 +22,8 @@ struct Result {
   int code = 0;  // the exit code, or -signal
   std::string out, err;
   double seconds = 0;
+  double processor_seconds = 0;  // which other programs don't change
+  double peak_mb = 0;            // resident, not below that of this process
 };
 
 struct RunOptions {
@@ -69,8 +72,12 @@ inline Result run_program(const std::filesystem::path& program, std::vector<std:
     ::kill(child, options.signal);
   }
   int status = 0;
-  ::waitpid(child, &status, 0);
+  rusage usage{};
+  ::wait4(child, &status, 0, &usage);
   Result result;
+  for (const timeval& time : {usage.ru_utime, usage.ru_stime})
+    result.processor_seconds += static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
+  result.peak_mb = static_cast<double>(usage.ru_maxrss) / 1024;
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   result.code = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
   if (options.out_to.empty()) result.out = read_file(out);

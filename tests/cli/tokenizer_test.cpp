@@ -1,3 +1,5 @@
+#include <poll.h>
+
 #include "cli/run.h"
 
 namespace dsv3::test {
@@ -32,6 +34,92 @@ TEST_F(TokenizerCommand, JsonLinesAreTextsByThemselves) {
   const Result ids = run({"encode", "--json-lines"}, lines);
   EXPECT_EQ(std::count(ids.out.begin(), ids.out.end(), '\n'), 3) << ids.err;
   EXPECT_EQ(run({"decode", "--json-lines"}, ids.out).out, lines);
+}
+
+TEST_F(TokenizerCommand, ThreadsKeepTheOrder) {
+  std::string lines;
+  for (int i = 0; i < 30'000; ++i) lines += "\"line " + std::to_string(i * 7919) + " of é\"\n";
+  const Result one = run({"encode", "--json-lines", "--threads", "1", "--time"}, lines);
+  EXPECT_EQ(std::count(one.out.begin(), one.out.end(), '\n'), 30'000) << one.err;
+  EXPECT_EQ(one.err.find("dsv3: "), 0u) << one.err;
+  EXPECT_EQ(run({"encode", "--json-lines", "--threads", "3"}, lines).out, one.out);
+  // What stands before a bad line is printed, for any number of threads.
+  lines.insert(lines.find("\"line 7919 "), "7\n");
+  for (const char* threads : {"1", "3"}) {
+    const Result bad = run({"encode", "--json-lines", "--threads", threads}, lines);
+    expect_failure(bad, ExitCode::content, {"standard input: line 2: is no JSON string"});
+    EXPECT_EQ(bad.out, one.out.substr(0, one.out.find('\n') + 1));
+  }
+  for (const char* threads : {"0", "-1", "x", "1025", "99999999999999999999"})
+    expect_failure(run({"encode", "--threads=" + std::string(threads)}, ""), ExitCode::usage, {"--threads"});
+}
+
+TEST_F(TokenizerCommand, ErrorsOfLinesNameThem) {
+  const auto encode = [&](std::string_view lines) { return run({"encode", "--json-lines"}, lines); };
+  expect_failure(encode("\"a\"\n\"b\"\n\"c"), ExitCode::content, {"standard input: line 3: byte 3: "});
+  expect_failure(encode("\"a\"\n\n"), ExitCode::content, {"standard input: line 2: byte 1: "});
+  expect_failure(encode("\"a\"\n[\"a\"]\n"), ExitCode::content, {"standard input: line 2: "});
+  expect_failure(encode("\"a\"\n\"\xff\"\n"), ExitCode::content, {"standard input: line 2: byte 2: "});
+  expect_failure(encode("\"\\ud800\"\n"), ExitCode::content, {"standard input: line 1: byte ", "surrogate"});
+}
+
+// The program with a pipe at either end.
+class Conversation {
+ public:
+  explicit Conversation(std::vector<std::string> args) {
+    int in[2], out[2];
+    EXPECT_EQ(::pipe(in) + ::pipe(out), 0);
+    child_ = ::fork();
+    if (child_ == 0) {
+      ::dup2(in[0], 0);
+      ::dup2(out[1], 1);
+      for (const int fd : {in[0], in[1], out[0], out[1]}) ::close(fd);
+      args.insert(args.begin(), dsv3_program().string());
+      std::vector<char*> argv;
+      for (std::string& arg : args) argv.push_back(arg.data());
+      argv.push_back(nullptr);
+      ::execv(argv[0], argv.data());
+      ::_exit(127);
+    }
+    ::close(in[0]);
+    ::close(out[1]);
+    to_ = in[1];
+    from_ = out[0];
+  }
+  ~Conversation() {
+    ::close(to_);
+    ::close(from_);
+    ::waitpid(child_, nullptr, 0);
+  }
+  Conversation(const Conversation&) = delete;
+
+  // Says text; what is answered until it is as long as expected, or half a minute has passed.
+  std::string ask(std::string_view text, size_t expected) {
+    EXPECT_EQ(::write(to_, text.data(), text.size()), static_cast<ssize_t>(text.size()));
+    std::string answer;
+    pollfd ready{from_, POLLIN, 0};
+    while (answer.size() < expected && ::poll(&ready, 1, 30'000) == 1) {
+      char piece[256];
+      const ssize_t size = ::read(from_, piece, sizeof piece);
+      if (size <= 0) break;
+      answer.append(piece, static_cast<size_t>(size));
+    }
+    return answer;
+  }
+
+ private:
+  pid_t child_ = 0;
+  int to_ = -1, from_ = -1;
+};
+
+TEST_F(TokenizerCommand, DecodesWhileIdsArrive) {
+  Conversation words({"tokenizer", "decode", "--tokenizer", "byte"});
+  EXPECT_EQ(words.ask("72 105 195 ", 2), "Hi");
+  EXPECT_EQ(words.ask("169 3", 2), "é");  // and the beginning of an id
+  EXPECT_EQ(words.ask("3\n", 1), "!");
+  Conversation lines({"tokenizer", "decode", "--tokenizer", "byte", "--json-lines"});
+  EXPECT_EQ(lines.ask("72 105\n33 ", 5), "\"Hi\"\n");
+  EXPECT_EQ(lines.ask("33\n", 5), "\"!!\"\n");
 }
 
 TEST_F(TokenizerCommand, Errors) {

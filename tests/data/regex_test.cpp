@@ -20,7 +20,7 @@ std::string utf8(uint32_t c) {
 
 // All matches, each followed by '|'.
 std::string matches(std::string_view pattern, std::string_view text) {
-  const Regex regex(pattern, false, "tokenizer.json", "pattern");
+  const Regex regex(pattern, false, "f", "field");
   Regex::Memory memory;
   Regex::Budget budget(text.size());
   std::string out;
@@ -89,15 +89,43 @@ TEST(Regex, RefusesByNameWhatMayDiffer) {
                            [&] { Regex("((a{999}){999}){999}", false, "tokenizer.json", "field"); });
 }
 
-TEST(Regex, SlowPatternsAreStopped) {
-  const std::string text(1 << 20, 'a');
-  test::expect_input_error({"field", "the pattern \"(a+)+b\" backtracks"}, [&] {
-    const Regex regex("(a+)+b", false, "tokenizer.json", "field");
-    Regex::Memory memory;
-    Regex::Budget budget(text.size());
-    size_t begin = 0, end = 0;
-    regex.find(text, 0, memory, budget, begin, end);
-  });
+std::string repeated(std::string_view text, size_t times) {
+  std::string out;
+  for (size_t i = 0; i < times; ++i) out += text;
+  return out;
+}
+
+// Around the sizes at which an attempt sees more text than it saw at first.
+TEST(Regex, MatchesOfAnyLength) {
+  for (const size_t n :
+       {1, 2, 63, 64, 65, 255, 256, 257, 447, 448, 449, 510, 511, 512, 513, 576, 5000, 1 << 20}) {
+    const std::string spaces(n, ' '), letters = repeated("é", n);
+    EXPECT_EQ(matches("\\s+(?!\\S)|\\s", spaces + "x"), n == 1 ? " |" : spaces.substr(1) + "| |");
+    EXPECT_EQ(matches("\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", "x" + spaces), spaces + "|");
+    EXPECT_EQ(matches("\\s*[\\r\\n]+|\\s+", "x" + spaces + "\ny"), spaces + "\n|");
+    EXPECT_EQ(matches("\\p{L}+$", letters), letters + "|");
+    EXPECT_EQ(matches("\\p{L}+", letters + "1" + letters), letters + "|" + letters + "|");
+    EXPECT_EQ(matches("(?<=1)\\p{L}+x", letters + "1" + letters + "x"), letters + "x|");
+    EXPECT_EQ(matches("(?<=1)\\p{L}", repeated("1", n) + "é"), "é|");
+    if (n > 5000) continue;  // a group keeps each place where it may go back to
+    EXPECT_EQ(matches("(?:é|b)+?x|y", letters + "xy"), letters + "x|y|");
+  }
+}
+
+TEST(Regex, Row47SlowPatternsAreStopped) {
+  const std::string choices = repeated("(?:a|a)", 40) + "b", nested = repeated("(?:a|(?:a|a)a?)", 40) + "b";
+  for (const std::string& pattern :
+       {std::string("(a+)+b"), std::string(".*.*b|c"), std::string("[^b]*[^b]*b|c"),
+        std::string("\\p{L}+\\p{L}+!|c"), std::string(".*.*.*.*.*.*b|c"), std::string("a*?a*?a*?b"),
+        std::string("\\p{L}+(?>\\p{L}+)!"), std::string("(?=.*.*b)a|c"), std::string("(?:a?){40}b"), choices,
+        nested}) {
+    for (const size_t size : {1 << 16, 1 << 20}) {
+      SCOPED_TRACE(pattern + " " + std::to_string(size));
+      const std::string text(size, 'a');
+      test::expect_input_error({"f: field: the pattern \"", "takes too long on a piece of "},
+                               [&] { matches(pattern, text); });
+    }
+  }
 }
 
 TEST(Unicode, KindsOfCharacters) {

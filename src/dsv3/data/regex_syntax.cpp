@@ -57,6 +57,7 @@ class Translator {
     }
     if (c == '|' || c == '$') {
       ++at_;
+      if (c == '|' && groups_.size() > 1) out_ += "(?C)";
       out_ += c;
       last_letter_ = 0;
       return;

@@ -2,8 +2,10 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 #include <memory>
+#include <optional>
 
 #include "dsv3/base/error.h"
 #include "dsv3/base/json.h"
@@ -36,14 +38,14 @@ Json read_description(const std::string& prefix) {
 }
 
 struct Range {
-  int64_t begin = 0, end = 0;  // documents
+  int64_t begin = 0, end = 0;
 };
 
-// "A:B", "A:" and ":B" as in Python, without negative numbers.
-Range parse_range(std::string_view text, int64_t documents) {
+// "A:B", "A:" and ":B" as in Python, without negative numbers. what: the count things that there are.
+Range parse_range(const char* flag, std::string_view text, int64_t count, const char* what) {
   const auto refuse = [&] {
-    throw UsageError("--range", fmt::format("'{}', expected A:B with 0 <= A <= B <= {} documents",
-                                            printable(text, 64), documents));
+    throw UsageError(
+        flag, fmt::format("'{}', expected A:B with 0 <= A <= B <= {} {}", printable(text, 64), count, what));
   };
   const auto number = [&](std::string_view part, int64_t missing) {
     int64_t value = missing;
@@ -53,8 +55,8 @@ Range parse_range(std::string_view text, int64_t documents) {
   };
   const size_t colon = text.find(':');
   if (colon == text.npos) refuse();
-  const Range range{number(text.substr(0, colon), 0), number(text.substr(colon + 1), documents)};
-  if (range.begin < 0 || range.begin > range.end || range.end > documents) refuse();
+  const Range range{number(text.substr(0, colon), 0), number(text.substr(colon + 1), count)};
+  if (range.begin < 0 || range.begin > range.end || range.end > count) refuse();
   return range;
 }
 
@@ -76,12 +78,11 @@ std::unique_ptr<const Tokenizer> open_for(const Json& description, const std::st
 
 // Control characters, which a terminal could obey, as \xNN; lines stay lines.
 void print_text(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    const bool plain = c == '\n' || c == '\t' || (static_cast<unsigned char>(c) >= 0x20 && c != 0x7f);
-    out += plain ? std::string(1, c) : printable(std::string_view(&c, 1));
+  while (!text.empty()) {
+    const size_t end = std::min(text.find_first_of("\n\t"), text.size());
+    fmt::print("{}{}", printable(text.substr(0, end), end), text.substr(end, 1));
+    text.remove_prefix(std::min(end + 1, text.size()));
   }
-  fmt::print("{}", out);
 }
 
 // The inside of a JSON string.
@@ -95,13 +96,18 @@ class Decoder {
   Decoder(const IndexedDataset& data, const Tokenizer& tokenizer, int64_t eos, bool json)
       : data_(data), tokenizer_(tokenizer), eos_(eos), json_(json) {}
 
-  // In pieces: a document may be larger than memory. Its eos is not shown.
-  void print(int64_t document) const {
-    const int64_t begin = data_.document_begin(document), end = data_.document_begin(document + 1);
+  // Tokens of a document; all, or some by their places in it. In pieces: they may be larger than memory. The
+  // document's eos is not shown.
+  void print(int64_t document, const std::optional<Range>& tokens) const {
+    const int64_t first = data_.document_begin(document), last = data_.document_begin(document + 1);
+    const int64_t begin = tokens ? first + tokens->begin : first, end = tokens ? first + tokens->end : last;
     if (json_) {
-      fmt::print("{{\"document\":{},\"tokens\":{},\"text\":\"", document, end - begin);
+      const std::string some =
+          tokens ? fmt::format("\"begin\":{},\"end\":{},", tokens->begin, tokens->end) : "";
+      fmt::print("{{\"document\":{},\"tokens\":{},{}\"text\":\"", document, last - first, some);
     } else {
-      fmt::print("--- document {}: {} tokens\n", document, end - begin);
+      const std::string some = tokens ? fmt::format("{}:{} of ", tokens->begin, tokens->end) : "";
+      fmt::print("--- document {}: {}{} tokens\n", document, some, last - first);
     }
     DecodeStream stream(tokenizer_, false);
     std::vector<int64_t> ids;
@@ -109,7 +115,7 @@ class Decoder {
       ids.resize(static_cast<size_t>(std::min(kPieceTokens, end - at)));
       data_.read(at, ids);
       data_.check_ids(at, ids, tokenizer_.vocab_size());
-      if (at + kPieceTokens >= end && ids.back() == eos_) ids.pop_back();
+      if (at + std::ssize(ids) == last && ids.back() == eos_) ids.pop_back();
       std::string text;
       for (const int64_t id : ids) text += stream.add(static_cast<int32_t>(id));
       show(text);
@@ -133,11 +139,28 @@ class Decoder {
   bool json_;
 };
 
-int list(const std::string& prefix, const std::string& range, const std::string& named, bool json) {
+struct ListOptions {
+  std::string prefix, range, tokens, tokenizer;
+  bool json = false;
+};
+
+// The tokens that --tokens names of the one document that --range names.
+std::optional<Range> tokens_of(const ListOptions& options, const IndexedDataset& data, Range documents) {
+  if (options.tokens.empty()) return std::nullopt;
+  if (documents.end - documents.begin != 1)
+    throw UsageError("--tokens", "needs the one document that they are of", "--range N:N+1");
+  const int64_t count = data.document_begin(documents.end) - data.document_begin(documents.begin);
+  return parse_range("--tokens", options.tokens, count, "tokens");
+}
+
+int list(const ListOptions& options) {
+  const auto& [prefix, range, in_document, named, json] = options;
   const IndexedDataset data(prefix);
   const Json description = read_description(prefix);
   // Before anything is printed.
-  const Range documents = range.empty() ? Range{} : parse_range(range, data.num_documents());
+  const Range documents =
+      range.empty() ? Range{} : parse_range("--range", range, data.num_documents(), "documents");
+  const std::optional<Range> tokens = tokens_of(options, data, documents);
   const auto tokenizer = range.empty() ? nullptr : open_for(description, named, prefix);
 
   Json out = {{"prefix", prefix},
@@ -155,7 +178,8 @@ int list(const std::string& prefix, const std::string& range, const std::string&
   }
   if (!tokenizer) return 0;
   const Decoder decoder(data, *tokenizer, description.value("eos_id", int64_t{-1}), json);
-  for (int64_t document = documents.begin; document < documents.end; ++document) decoder.print(document);
+  for (int64_t document = documents.begin; document < documents.end; ++document)
+    decoder.print(document, tokens);
   return 0;
 }
 
@@ -163,17 +187,17 @@ int list(const std::string& prefix, const std::string& range, const std::string&
 
 int data_command(std::vector<std::string> args) {
   CLI::App app("What is in token files.", "dsv3 data");
-  std::string prefix, range, tokenizer;
-  bool json = false;
+  ListOptions options;
   app.require_subcommand(1);
   CLI::App* ls = app.add_subcommand("ls", "documents, tokens, dtype, tokenizer; with --range also texts");
-  ls->add_option("PREFIX", prefix, "of PREFIX.bin and PREFIX.idx")->required();
-  ls->add_option("--range", range, "A:B, the text of documents A to B - 1");
-  ls->add_option("--tokenizer", tokenizer,
+  ls->add_option("PREFIX", options.prefix, "of PREFIX.bin and PREFIX.idx")->required();
+  ls->add_option("--range", options.range, "A:B, the text of documents A to B - 1");
+  ls->add_option("--tokens", options.tokens, "A:B, of one document only tokens A to B - 1");
+  ls->add_option("--tokenizer", options.tokenizer,
                  "byte, a tokenizer.json or its folder; default: what PREFIX.json says");
-  ls->add_flag("--json", json, "print JSON, an object a line");
+  ls->add_flag("--json", options.json, "print JSON, an object a line");
   if (!parse_args(app, args)) return 0;
-  return list(prefix, range, tokenizer, json);
+  return list(options);
 }
 
 }  // namespace dsv3

@@ -26,7 +26,9 @@ void TextFlags::add_to(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--glob", glob, "of folders, the files that match, such as '*.md' or 'en/*.jsonl.zst'");
   app.add_option("--text-key", text_key, "of .jsonl, the key of the text")->capture_default_str();
-  app.add_option("--max-bad", max_bad, "skip so many lines that are no document")->capture_default_str();
+  app.add_option("--max-bad", max_bad, "skip so many lines that are no document")
+      ->capture_default_str()
+      ->check(at_least(0));
   app.add_option("--threads", threads, "changes the time alone; default: all processors");
 }
 

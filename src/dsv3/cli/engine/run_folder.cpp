@@ -1,11 +1,5 @@
 #include "dsv3/cli/engine/run_folder.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
 #include <fstream>
 #include <optional>
 #include <string>
@@ -20,7 +14,10 @@ namespace dsv3 {
 namespace fs = std::filesystem;
 namespace {
 
-bool is_half_written(const fs::path& path) { return path.filename().string().starts_with("run.toml.tmp-"); }
+bool is_half_written(const fs::path& path) {
+  const std::string name = path.filename().string();
+  return name.starts_with("run.toml.tmp-") || name.starts_with("metrics.jsonl.tmp-");
+}
 
 // But for what a run that failed or was killed at its start leaves.
 bool holds_nothing(const fs::path& folder) {
@@ -67,6 +64,13 @@ int64_t keep_metrics_until(const fs::path& path, int64_t step) {
   return unreadable;
 }
 
+// In the folder, which is made.
+fs::path lock_file(const RunConfig& run) {
+  RunFolder::require_usable(run);
+  create_folders(run.train.out);
+  return fs::path(run.train.out) / ".lock";
+}
+
 }  // namespace
 
 void RunFolder::require_usable(const RunConfig& run) {
@@ -88,20 +92,10 @@ void RunFolder::require_usable(const RunConfig& run) {
     throw UsageError("train.out", name + ": is no folder", "name another");
 }
 
-RunFolder::RunFolder(const RunConfig& run) {
-  require_usable(run);
-  const fs::path out = run.train.out;
-  const std::string name = printable(out.string(), 400);
-  create_folders(out);
-  const std::string lock = (out / ".lock").string();
-  lock_ = ::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  if (lock_ < 0) throw RunError(printable(lock), std::strerror(errno));
-  if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
-    const bool taken = errno == EWOULDBLOCK;
-    ::close(lock_);
-    if (taken) throw UsageError("train.out", name + ": another run is at work in it", "name another folder");
-    throw RunError(printable(lock), std::strerror(errno));
-  }
+RunFolder::RunFolder(const RunConfig& run) : lock_(lock_file(run), FileLock::When::now) {
+  if (!lock_.held())
+    throw UsageError("train.out", printable(run.train.out, 400) + ": another run is at work in it",
+                     "name another folder");
 }
 
 int64_t RunFolder::begin(const RunConfig& run, int64_t step, bool done) const {
@@ -128,7 +122,5 @@ int64_t RunFolder::begin(const RunConfig& run, int64_t step, bool done) const {
   write_atomically(out / "run.toml", run.to_toml());
   return keep_metrics_until(out / "metrics.jsonl", step);
 }
-
-RunFolder::~RunFolder() { ::close(lock_); }
 
 }  // namespace dsv3

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 
+#include "dsv3/base/file_lock.h"
 #include "dsv3/config/run_config.h"
 
 namespace dsv3 {
@@ -16,9 +17,6 @@ class RunFolder {
   static void require_usable(const RunConfig& run);
   // Creates it. UsageError as above, or another run is at work in it.
   explicit RunFolder(const RunConfig& run);
-  ~RunFolder();
-  RunFolder(const RunFolder&) = delete;
-  RunFolder& operator=(const RunFolder&) = delete;
 
   // The run begins behind `step`: writes run.toml, drops what a killed run left half-written and later lines
   // of metrics.jsonl, sets later checkpoints aside, and hf/ unless the run has ended there (as hf.passed).
@@ -27,7 +25,7 @@ class RunFolder {
   int64_t begin(const RunConfig& run, int64_t step, bool done) const;
 
  private:
-  int lock_ = -1;
+  FileLock lock_;
 };
 
 }  // namespace dsv3
