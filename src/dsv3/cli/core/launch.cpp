@@ -138,12 +138,15 @@ int conclude(const std::vector<RankEnd>& ends) {
     return verdict.code;
   }
   for (size_t rank = 0; rank < ends.size(); ++rank) {
-    if (!ends[rank].error.empty()) fmt::print(stderr, "[rank {}] {}\n", rank, ends[rank].error);
+    if (ends[rank].error.empty() || verdict.culprit == static_cast<int>(rank)) continue;
+    // When the culprit's own failure is known, there is no more in what came of it.
+    if (is_consequence(ends[rank]) && verdict.waited_in.empty()) continue;
+    fmt::print(stderr, "[rank {}] {}\n", rank, ends[rank].error);
   }
   if (!verdict.culprit) return verdict.code;
   const int rank = *verdict.culprit;
   throw Error(static_cast<ExitCode>(verdict.code), fmt::format("rank {} on {}", rank, host_name()),
-              describe(ends[static_cast<size_t>(rank)]));
+              describe(ends[static_cast<size_t>(rank)], verdict.waited_in));
 }
 
 [[noreturn]] void run_alone(std::vector<std::string>& args) {
