@@ -91,6 +91,21 @@ TEST(Nproc, IsRefusedInsideAnotherLauncher) {
   EXPECT_EQ(run_job({"train", "--nproc", "2"}, {"SLURM_STEP_NUM_TASKS=1", "WORLD_SIZE="}).code, 0);
 }
 
+// One rank would read it and the others find nothing, or each of them a part.
+TEST(Nproc, RefusesAFileThatCanBeReadOnce) {
+  TempDir dir;
+  const std::string fifo = dir / "fifo";
+  ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
+  for (const std::string& name : {std::string("/dev/stdin"), std::string("/dev/fd/0"), fifo}) {
+    for (const std::string& arg : {name, "--data.tokenizer=" + name}) {
+      const Result result = run_job({"train", arg, "--nproc", "2"}, {"FAKE=out:started"});
+      expect_failure(result, ExitCode::usage, {name + ": can be read once, and each of 2 ranks reads it ("});
+      EXPECT_EQ(result.out, "");
+    }
+    EXPECT_EQ(run_job({"train", name, "--nproc", "1"}, {"FAKE=args"}).out, "<train><" + name + ">");
+  }
+}
+
 TEST(Launch, ForgetsTheNprocOfOtherCommands) {  // they say themselves that they have no such flag
   EXPECT_EQ(run_job({"trace", "--nproc", "2"}, {"FAKE=env:RANK;args"}).out, "RANK=\n<trace><--nproc><2>");
 }
