@@ -39,7 +39,7 @@ TEST(RankBoard, TellsWhatARankDoes) {
   EXPECT_EQ(status.phase, "backward");
   EXPECT_NEAR(static_cast<double>(status.beat_ms), static_cast<double>(monotonic_ms()), 30'000);
 
-  rank.leave(1);
+  rank.leave(1, 1);
   status = launcher.status(1);
   EXPECT_FALSE(status.in_collective);
   EXPECT_EQ(status.sequence, 1u);
@@ -53,13 +53,43 @@ TEST(RankBoard, SeveralCollectivesUnderWay) {
   RankBoard board = RankBoard::create(dir / "board", 1);
   board.enter(0, "all_gather", "block 1");
   board.enter(0, "all_gather", "block 2");
-  board.leave(0);
+  board.leave(0, 1);
   EXPECT_TRUE(board.status(0).in_collective);
-  board.leave(0);
+  board.leave(0, 2);
   EXPECT_FALSE(board.status(0).in_collective);
-  board.leave(0);  // one too many does no harm
+  board.leave(0, 2);  // one too many does no harm
+  EXPECT_EQ(board.status(0).operation, "all_gather");
   board.enter(0, "all_gather", "block 3");
   EXPECT_TRUE(board.status(0).in_collective);
+}
+
+// The one that a rank waits for need not be the one that it entered last.
+TEST(RankBoard, TellsWhatARankWaitsFor) {
+  TempDir dir;
+  RankBoard board = RankBoard::create(dir / "board", 1);
+  board.enter(0, "reduce_scatter", "block 4");
+  board.enter(0, "all_gather", "block 2");
+  EXPECT_EQ(board.status(0).waits_for, 0u);
+  board.wait(0, 1, "reduce_scatter", "block 4");
+  EXPECT_EQ(board.status(0).waits_for, 1u);
+  EXPECT_EQ(collective(board.status(0)), "reduce_scatter of block 4");
+  EXPECT_EQ(board.status(0).sequence, 2u);
+  board.leave(0, 1);
+  EXPECT_EQ(board.status(0).waits_for, 0u);
+  EXPECT_TRUE(board.status(0).in_collective);
+}
+
+// After the one that failed others are waited for, with or without success, before the process ends.
+TEST(RankBoard, WhatARankFailedInStays) {
+  TempDir dir;
+  RankBoard board = RankBoard::create(dir / "board", 1);
+  board.enter(0, "reduce_scatter", "block 4");
+  board.enter(0, "all_gather", "block 2");
+  board.wait(0, 1, "reduce_scatter", "block 4");
+  board.wait(0, 2, "all_gather", "block 2");
+  board.leave(0, 2);
+  EXPECT_EQ(board.status(0).waits_for, 1u);
+  EXPECT_EQ(collective(board.status(0)), "reduce_scatter of block 4");
 }
 
 TEST(RankBoard, CutsLongTextsAndEscapesControlCharacters) {
@@ -83,6 +113,8 @@ TEST(RankBoard, BeatsAreSignsOfLife) {
   EXPECT_TRUE(shows_life(status, status.beat_ms + 2 * kHeartbeatMs));
   EXPECT_FALSE(shows_life(status, status.beat_ms + 2 * kHeartbeatMs + 1));
   EXPECT_TRUE(shows_life({}, 1'000'000));  // never beat: starting
+  board.farewell(0);
+  EXPECT_TRUE(shows_life(board.status(0), status.beat_ms + 1'000'000));
   EXPECT_FALSE(shows_life({.state = RankState::stopped}, 0));
   EXPECT_FALSE(shows_life({.state = RankState::ended}, 0));
 }
@@ -127,7 +159,7 @@ TEST(RankBoard, WhatIsNoBoardIsRefusedByName) {
   ASSERT_NO_THROW(RankBoard::open(write_file(dir / "copy", good)));
   std::string other = good;
   other[8] = 9;
-  expect_error(ExitCode::failed, {"/version: is of version 9, expected 1"},
+  expect_error(ExitCode::failed, {"/version: is of version 9, expected 2"},
                [&] { RankBoard::open(write_file(dir / "version", other)); });
   expect_error(ExitCode::failed, {"/short: has", "for 2 ranks"}, [&] {
     RankBoard::open(write_file(dir / "short", std::string_view(good).substr(0, good.size() - 1)));
@@ -152,8 +184,7 @@ TEST(RankBoard, NoSnapshotIsTorn) {
     RankBoard mine = RankBoard::open(dir / "board");
     for (uint64_t i = 1;; ++i) {
       const std::string text(i % 30 + 1, static_cast<char>('a' + i % 26));
-      mine.enter(1, text, text);
-      mine.leave(1);
+      mine.leave(1, mine.enter(1, text, text));
     }
   }
   uint64_t seen = 0, changes = 0;
@@ -181,7 +212,7 @@ TEST(RankBoard, ThreadsOfARankTakeTurns) {
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&] {
-      for (int i = 0; i < 5000; ++i) board.enter(0, "all_gather", "block 1"), board.leave(0);
+      for (int i = 0; i < 5000; ++i) board.leave(0, board.enter(0, "all_gather", "block 1"));
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -194,11 +225,12 @@ TEST(Place, InWords) {
   EXPECT_EQ(place(status), "while starting");
   status.phase = "load";
   EXPECT_EQ(place(status), "in load");
-  status = {.sequence = 4, .in_collective = true, .operation = "all_gather", .unit = "block 3"};
+  status = {
+      .sequence = 4, .in_collective = true, .waits_for = 3, .operation = "all_gather", .unit = "block 3"};
   EXPECT_EQ(place(status), "in all_gather of block 3");
   status.phase = "backward";
   EXPECT_EQ(place(status), "in backward, all_gather of block 3");
-  status.in_collective = false;
+  status.waits_for = 0;  // it computes while the collective is under way
   EXPECT_EQ(place(status), "in backward, after all_gather of block 3");
   status.unit = "";
   EXPECT_EQ(place(status), "in backward, after all_gather");
@@ -211,26 +243,52 @@ TEST(MissingRanks, AreNamedWithWhatTheyDo) {
     board.phase(rank, "forward");
     board.enter(rank, "all_gather", "block 3");
   }
-  EXPECT_EQ(missing_ranks(board, 1), "");
-  for (int rank = 0; rank < 5; ++rank) board.leave(rank);
+  EXPECT_EQ(missing_in_words(board, 1), "");
+  for (int rank = 0; rank < 5; ++rank) board.leave(rank, 1);
   for (int rank : {0, 1}) board.enter(rank, "all_gather", "block 4");
   board.set_process(3, 1, RankState::stopped);
   board.set_process(4, 1, RankState::ended);
-  EXPECT_EQ(missing_ranks(board, 2),
+  EXPECT_EQ(missing_in_words(board, 2),
             "rank 2 (in forward, after all_gather of block 3, not yet in collective 2), rank 3 (stopped) and "
             "rank 4 (ended)");
-  EXPECT_EQ(missing_ranks(board, 1), "");  // all have left it, whatever happened to them later
+  EXPECT_EQ(missing_in_words(board, 1), "");  // all have left it, whatever happened to them later
 
   board.set_process(1, 1, RankState::stopped);  // in the collective, but it will not complete
   board.enter(2, "all_gather", "block 4");
-  EXPECT_EQ(missing_ranks(board, 2), "rank 1 (stopped), rank 3 (stopped) and rank 4 (ended)");
+  EXPECT_EQ(missing_in_words(board, 2), "rank 1 (stopped), rank 3 (stopped) and rank 4 (ended)");
+}
+
+// Rank 0 waits in collective 2. Ranks 1 and 2 wait too, one in vain in the same, one in an earlier one that
+// rank 3, stopped, does not complete: it alone is what all wait for.
+TEST(MissingRanks, VictimsAreNotNamedBesideTheCulprit) {
+  TempDir dir;
+  RankBoard board = RankBoard::create(dir / "board", 4);
+  for (int rank = 0; rank < 4; ++rank) board.enter(rank, "all_gather", "block 3");
+  for (int rank : {2, 3}) board.wait(rank, 1, "all_gather", "block 3");
+  for (int rank : {0, 1}) {
+    board.leave(rank, 1);
+    board.wait(rank, board.enter(rank, "all_gather", "block 4"), "all_gather", "block 4");
+  }
+  EXPECT_EQ(missing_ranks(board, 2), std::vector<int>());
+  EXPECT_EQ(
+      missing_in_words(board, 2),
+      "rank 2 (in all_gather of block 3, not yet in collective 2) and rank 3 (in all_gather of block 3, "
+      "not yet in collective 2)")
+      << "nobody else is to blame";
+  board.set_process(1, 1, RankState::gave_up);
+  board.set_process(3, 1, RankState::stopped);
+  EXPECT_EQ(missing_ranks(board, 2), std::vector<int>{3});
+  EXPECT_EQ(missing_in_words(board, 2), "rank 3 (stopped)");
+  board.set_process(3, 1, RankState::running);
+  board.set_process(1, 1, RankState::ended);  // for a reason of its own, while it waited
+  EXPECT_EQ(missing_ranks(board, 2), std::vector<int>{1});
 }
 
 TEST(MissingRanks, OfManyAFewAreNamed) {
   TempDir dir;
   RankBoard board = RankBoard::create(dir / "board", kMaxRanks);
   board.enter(0, "barrier", "");
-  const std::string text = missing_ranks(board, 1);
+  const std::string text = missing_in_words(board, 1);
   EXPECT_TRUE(text.starts_with("rank 1 (while starting, not yet in collective 1), rank 2 (")) << text;
   EXPECT_TRUE(text.ends_with("rank 8 (while starting, not yet in collective 1) and 1015 more")) << text;
 }

@@ -136,6 +136,12 @@ inline Result run_job(const std::vector<std::string>& args, const std::vector<st
   return result;
 }
 
+inline std::string host() {
+  char name[256] = {};
+  ::gethostname(name, sizeof(name) - 1);
+  return name;
+}
+
 inline bool has(const std::string& text, std::string_view part) { return text.find(part) != text.npos; }
 
 inline size_t count(const std::string& text, std::string_view part) {

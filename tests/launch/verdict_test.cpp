@@ -87,12 +87,65 @@ TEST(Verdict, WhatHappensLaterIsAConsequence) {
   EXPECT_EQ(judge(std::vector{ended(killed(SIGKILL, 0)), exited(1, 10)}).culprit, 1);
 }
 
+RankEnd waited(RankEnd end, std::vector<int> missing) {
+  end.waited_in = "all_gather of block 3";
+  end.missing = std::move(missing);
+  return end;
+}
+
+TEST(Verdict, AConsequenceHasNoSay) {
+  Verdict verdict = judge(std::vector{waited(exited(1, 0), {1}), exited(3, 400, "dsv3: error: a: b")});
+  EXPECT_EQ(verdict.code, 3);
+  EXPECT_EQ(verdict.culprit, 1);
+  EXPECT_EQ(verdict.waited_in, "") << "its own failure says more";
+  // Also when the culprit takes its time to end, or others that fail later have a reason of their own.
+  for (const int64_t late : {900, 1900}) {
+    verdict = judge(std::vector{waited(killed(SIGABRT, 0), {1}), exited(3, late), waited(exited(1, 5), {1})});
+    EXPECT_EQ(verdict.code, 3);
+    EXPECT_EQ(verdict.culprit, 1);
+  }
+  RankEnd crashed = waited(killed(SIGSEGV, 0), {1});
+  EXPECT_EQ(judge(std::vector{crashed, exited(3, 5)}).culprit, 0);
+  crashed.error = "dsv3: error: closed";  // on its way out
+  EXPECT_EQ(judge(std::vector{crashed, exited(3, 5)}).culprit, 1);
+  EXPECT_EQ(judge(std::vector{crashed, exited(3, 5)}).code, 3);
+  verdict = judge(std::vector{exited(4, 0), waited(exited(1, 0), {0}), exited(3, 0)});
+  EXPECT_EQ(verdict.code, 1) << "two codes";
+  const std::string error = "dsv3: error: x.bin: no such file";
+  verdict =
+      judge(std::vector{exited(2, 0, error), waited(exited(1, 0, "gone"), {0, 2}), exited(2, 0, error)});
+  EXPECT_EQ(verdict.common_error, error);
+  EXPECT_EQ(verdict.code, 2);
+}
+
+TEST(Verdict, NamesTheOneThatTheOthersWaitedFor) {
+  RankEnd slow = ended(exited(143)), stopped = ended(killed(SIGKILL));
+  stopped.lifeless = "stopped by SIGSTOP";
+  Verdict verdict =
+      judge(std::vector{waited(exited(1, 5), {1, 2}), slow, stopped, waited(exited(1, 9), {2})});
+  EXPECT_EQ(verdict.code, 1);
+  EXPECT_EQ(verdict.culprit, 2);
+  EXPECT_EQ(verdict.waited_in, "all_gather of block 3");
+  EXPECT_EQ(judge(std::vector{waited(exited(1), {1}), slow}).culprit, 1);
+  // Left in peace, too early.
+  for (int code : {0, 75}) EXPECT_EQ(judge(std::vector{waited(exited(1), {1}), exited(code, 50)}).code, 1);
+}
+
 TEST(Describe, OneLine) {
   EXPECT_EQ(describe({.signal = SIGKILL,
                       .place = "in backward, all_gather of block 3",
-                      .last_lines = {"first", "second"}}),
+                      .last_lines = {"first", "second"}},
+                     ""),
             "killed by SIGKILL in backward, all_gather of block 3; its last lines: first | second");
-  EXPECT_EQ(describe({.code = 3, .place = "in load"}), "ended with code 3 in load");
+  EXPECT_EQ(describe({.code = 3, .place = "in load"}, ""), "ended with code 3 in load");
+  EXPECT_EQ(describe({.code = 3, .place = "in load", .error = "dsv3: error: a: b (c)"}, ""), "a: b (c)");
+  EXPECT_EQ(
+      describe(
+          {.signal = SIGKILL, .by_launcher = true, .place = "in forward", .lifeless = "stopped by SIGSTOP"},
+          "all_gather of block 3"),
+      "stopped by SIGSTOP in forward; the others waited for it in all_gather of block 3");
+  EXPECT_EQ(describe({.code = 143, .by_launcher = true, .place = "in forward"}, "all_gather of block 3"),
+            "still in forward; the others waited for it in all_gather of block 3");
   EXPECT_EQ(signal_name(SIGABRT), "SIGABRT");
   EXPECT_EQ(signal_name(40), "signal 40");
 }

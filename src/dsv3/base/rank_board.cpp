@@ -22,12 +22,13 @@ namespace dsv3 {
 namespace {
 
 constexpr uint64_t kMagic = 0x44524f42'33767364;  // "dsv3BORD"
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 
 // What a rank says about itself. Copied a word at a time, so that the copies are atomics without a lock.
 struct Activity {
   uint64_t sequence;
-  uint64_t open;  // collectives entered and not left
+  uint64_t open;     // collectives entered and not left
+  uint64_t waiting;  // the one that it waits for, else 0
   char operation[32];
   char unit[64];
   char phase[32];
@@ -175,8 +176,20 @@ uint64_t RankBoard::enter(int rank, std::string_view operation, std::string_view
   return sequence;
 }
 
-void RankBoard::leave(int rank) {
-  change(rank, [](Activity& now) { now.open -= now.open > 0 ? 1 : 0; });
+void RankBoard::wait(int rank, uint64_t sequence, std::string_view operation, std::string_view unit) {
+  change(rank, [&](Activity& now) {
+    if (now.waiting != 0) return;
+    now.waiting = sequence;
+    set_text(now.operation, operation);
+    set_text(now.unit, unit);
+  });
+}
+
+void RankBoard::leave(int rank, uint64_t sequence) {
+  change(rank, [&](Activity& now) {
+    now.open -= now.open > 0 ? 1 : 0;
+    if (now.waiting == sequence) now.waiting = 0;
+  });
 }
 
 void RankBoard::phase(int rank, std::string_view text) {
@@ -184,6 +197,8 @@ void RankBoard::phase(int rank, std::string_view text) {
 }
 
 void RankBoard::beat(int rank) { record(rank).beat_ms.store(monotonic_ms(), std::memory_order_relaxed); }
+
+void RankBoard::farewell(int rank) { record(rank).beat_ms.store(0, std::memory_order_relaxed); }
 
 void RankBoard::set_process(int rank, pid_t pid, RankState state) {
   Record& to = record(rank);
@@ -206,6 +221,7 @@ RankStatus RankBoard::status(int rank) const {
           .state = static_cast<RankState>(from.state.load(std::memory_order_acquire)),
           .sequence = activity.sequence,
           .in_collective = activity.open > 0,
+          .waits_for = activity.waiting,
           .operation = text_of(activity.operation),
           .unit = text_of(activity.unit),
           .phase = text_of(activity.phase),
@@ -217,27 +233,47 @@ int64_t monotonic_ms() {
   return duration_cast<milliseconds>(steady_clock::now().time_since_epoch()).count();
 }
 
+std::string collective(const RankStatus& status) {
+  return status.unit.empty() ? status.operation : status.operation + " of " + status.unit;
+}
+
 std::string place(const RankStatus& status) {
-  std::string collective = status.operation;
-  if (!status.unit.empty()) collective += " of " + status.unit;
-  if (!status.in_collective && status.sequence > 0) collective = "after " + collective;
-  if (status.phase.empty()) {
-    if (status.sequence == 0) return "while starting";
-    return status.in_collective ? "in " + collective : collective;
-  }
-  return "in " + status.phase + (status.sequence > 0 ? ", " + collective : "");
+  const std::string phase = status.phase.empty() ? "" : "in " + status.phase;
+  if (status.sequence == 0) return phase.empty() ? "while starting" : phase;
+  const bool waits = status.waits_for != 0;
+  if (phase.empty()) return (waits ? "in " : "after ") + collective(status);
+  return phase + (waits ? ", " : ", after ") + collective(status);
 }
 
 bool shows_life(const RankStatus& status, int64_t now_ms) {
-  if (status.state == RankState::stopped || status.state == RankState::ended) return false;
+  const RankState state = status.state;
+  if (state == RankState::stopped || state == RankState::ended || state == RankState::gave_up) return false;
   return status.beat_ms == 0 || now_ms - status.beat_ms <= 2 * kHeartbeatMs;
 }
 
 namespace {
 
+struct Missing {
+  std::vector<int> culprits, victims;
+};
+
+Missing look_for_missing(const RankBoard& board, uint64_t sequence) {
+  const int64_t now = monotonic_ms();
+  Missing missing;
+  for (int rank = 0; rank < board.ranks(); ++rank) {
+    const RankStatus status = board.status(rank);
+    const bool lives = shows_life(status, now);
+    // Several may be under way: one that is in a later collective may be in this one, too.
+    if (status.sequence >= sequence && (lives || !status.in_collective)) continue;
+    const bool waits = status.waits_for != 0 && (lives || status.state == RankState::gave_up);
+    (waits ? missing.victims : missing.culprits).push_back(rank);
+  }
+  return missing;
+}
+
 std::string why_missing(const RankStatus& status, uint64_t sequence, int64_t now_ms) {
   if (status.state == RankState::stopped) return "stopped";
-  if (status.state == RankState::ended) return "ended";
+  if (status.state == RankState::ended || status.state == RankState::gave_up) return "ended";
   std::string why = place(status);
   if (status.sequence < sequence) why += fmt::format(", not yet in collective {}", sequence);
   if (!shows_life(status, now_ms))
@@ -247,20 +283,23 @@ std::string why_missing(const RankStatus& status, uint64_t sequence, int64_t now
 
 }  // namespace
 
-std::string missing_ranks(const RankBoard& board, uint64_t sequence) {
+std::vector<int> missing_ranks(const RankBoard& board, uint64_t sequence) {
+  return look_for_missing(board, sequence).culprits;
+}
+
+std::string missing_in_words(const RankBoard& board, uint64_t sequence) {
   constexpr size_t kNamed = 8;  // of a thousand ranks
-  std::vector<std::string> named;
+  const auto [culprits, victims] = look_for_missing(board, sequence);
+  const std::vector<int>& missing = culprits.empty() ? victims : culprits;
   const int64_t now = monotonic_ms();
-  size_t missing = 0;
-  for (int rank = 0; rank < board.ranks(); ++rank) {
-    const RankStatus status = board.status(rank);
-    // Several may be under way: one that is in a later collective may be in this one, too.
-    const bool stuck_in_it = status.in_collective && !shows_life(status, now);
-    if (status.sequence >= sequence && !stuck_in_it) continue;
-    if (++missing <= kNamed)
-      named.push_back(fmt::format("rank {} ({})", rank, why_missing(status, sequence, now)));
+  std::vector<std::string> named;
+  for (const int rank : missing) {
+    if (named.size() == kNamed) {
+      named.push_back(fmt::format("{} more", missing.size() - kNamed));
+      break;
+    }
+    named.push_back(fmt::format("rank {} ({})", rank, why_missing(board.status(rank), sequence, now)));
   }
-  if (missing > kNamed) named.push_back(fmt::format("{} more", missing - kNamed));
   std::string text;
   for (size_t i = 0; i < named.size(); ++i) {
     if (i > 0) text += i + 1 == named.size() ? " and " : ", ";

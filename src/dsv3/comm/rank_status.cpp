@@ -27,15 +27,18 @@ class Status {
     }
     stopped_.notify_all();
     heart_.join();
+    // Groups that failed take seconds to close: until the process ends this rank is not silent.
+    board_.farewell(rank_);
   }
 
   void observe(const CollectiveLog::Event& event) {
     using Kind = CollectiveLog::Event::Kind;
     if (event.kind == Kind::issue) board_.enter(rank_, event.operation, event.unit);
-    if (event.kind == Kind::done) board_.leave(rank_);
+    if (event.kind == Kind::wait) board_.wait(rank_, event.sequence, event.operation, event.unit);
+    if (event.kind == Kind::done) board_.leave(rank_, event.sequence);
     if (event.kind == Kind::phase) board_.phase(rank_, event.operation);
   }
-  std::string missing(uint64_t sequence) const { return missing_ranks(board_, sequence); }
+  std::string missing(uint64_t sequence) const { return missing_in_words(board_, sequence); }
 
  private:
   RankBoard board_;

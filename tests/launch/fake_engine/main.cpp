@@ -106,10 +106,15 @@ class Rank {
       while (!std::filesystem::exists(folder_ / value)) sleep_ms(5);
     }
     if (name == "phase") board().phase(rank_, value);
-    if (name == "enter")
-      board().enter(rank_, value.substr(0, value.find(',')), value.substr(value.find(',') + 1));
-    if (name == "leave") board().leave(rank_);
+    if (name == "issue" || name == "enter") {  // enter: and wait for it
+      const std::string operation = value.substr(0, value.find(',')),
+                        unit = value.substr(value.find(',') + 1);
+      const uint64_t sequence = board().enter(rank_, operation, unit);
+      if (name == "enter") board().wait(rank_, sequence, operation, unit);
+    }
+    if (name == "leave") board().leave(rank_, std::stoull(value));
     if (name == "beat") board().beat(rank_);
+    if (name == "farewell") board().farewell(rank_);
     if (name == "beats") {  // from now on
       board();
       std::thread([this] {

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sched.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -68,6 +69,22 @@ void refuse_second_launcher(int ranks) {
                      fmt::format("{}={} in the environment: a launcher has started this process already",
                                  name, printable(value)),
                      "leave the flag out or unset the variable");
+  }
+}
+
+// Each rank opens the files that the arguments name. Which arguments these are is the engine's knowledge;
+// that none is standard input, which rank 0 alone has, or a pipe, of which each would get a part, needs none
+// of it.
+void refuse_read_once(const std::vector<std::string>& args, int ranks) {
+  for (const std::string& arg : args) {
+    const size_t equals = arg.starts_with("--") ? arg.find('=') : arg.npos;
+    const std::string path = equals == arg.npos ? arg : arg.substr(equals + 1);
+    struct stat file {};
+    const bool pipe = ::stat(path.c_str(), &file) == 0 && (S_ISFIFO(file.st_mode) || S_ISSOCK(file.st_mode));
+    if (!pipe && path != "/dev/stdin" && path != "/dev/fd/0" && path != "/proc/self/fd/0") continue;
+    throw UsageError(printable(path, 400),
+                     fmt::format("can be read once, and each of {} ranks reads it", ranks),
+                     "write it to a file first");
   }
 }
 
@@ -138,12 +155,15 @@ int conclude(const std::vector<RankEnd>& ends) {
     return verdict.code;
   }
   for (size_t rank = 0; rank < ends.size(); ++rank) {
-    if (!ends[rank].error.empty()) fmt::print(stderr, "[rank {}] {}\n", rank, ends[rank].error);
+    if (ends[rank].error.empty() || verdict.culprit == static_cast<int>(rank)) continue;
+    // When the culprit's own failure is known, there is no more in what came of it.
+    if (is_consequence(ends[rank]) && verdict.waited_in.empty()) continue;
+    fmt::print(stderr, "[rank {}] {}\n", rank, ends[rank].error);
   }
   if (!verdict.culprit) return verdict.code;
   const int rank = *verdict.culprit;
   throw Error(static_cast<ExitCode>(verdict.code), fmt::format("rank {} on {}", rank, host_name()),
-              describe(ends[static_cast<size_t>(rank)]));
+              describe(ends[static_cast<size_t>(rank)], verdict.waited_in));
 }
 
 [[noreturn]] void run_alone(std::vector<std::string>& args) {
@@ -162,6 +182,7 @@ int launch(std::vector<std::string> args) {
   const int ranks = parse_nproc(*value);
   if (ranks == 1) run_alone(args);
   refuse_second_launcher(ranks);
+  refuse_read_once(args, ranks);
 
   for (const int fd : {0, 1, 2}) {  // else a pipe of a rank would take the number of a closed stdout
     if (::fcntl(fd, F_GETFD) < 0 && ::open("/dev/null", O_RDWR) < 0)

@@ -51,6 +51,7 @@ void Supervisor::run() {
     end_when_due(now);
     name_silent(now);
   }
+  if (!terminated_) note_who_waits(monotonic_ms());
   if (stdout_.error() != 0 && killed_by_ == 0)
     throw RunError("standard output", std::strerror(stdout_.error()));
 }
@@ -143,7 +144,7 @@ void Supervisor::send_all(int signal) {
   for (Rank& rank : ranks_) {
     if (!rank.alive) continue;
     send(rank.process.pid, signal);
-    if (rank.stopped) send(rank.process.pid, SIGCONT);  // it could not obey
+    if (rank.stopped != 0) send(rank.process.pid, SIGCONT);  // it could not obey
   }
 }
 
@@ -151,12 +152,12 @@ void Supervisor::send_all(int signal) {
 // waitpid saw it, so these stops are never named.
 void Supervisor::suspend() {
   for (Rank& rank : ranks_) {
-    if (rank.alive && !rank.stopped) send(rank.process.pid, SIGSTOP);
+    if (rank.alive && rank.stopped == 0) send(rank.process.pid, SIGSTOP);
   }
   signals_.stop_self();
-  for (Rank& rank : ranks_) {
-    rank.quiet_until_ms = monotonic_ms() + 3 * kHeartbeatMs;
-    if (rank.alive && !rank.stopped) send(rank.process.pid, SIGCONT);
+  for (size_t i = 0; i < ranks_.size(); ++i) {
+    refresh_beat(i);
+    if (ranks_[i].alive && ranks_[i].stopped == 0) send(ranks_[i].process.pid, SIGCONT);
   }
 }
 
@@ -171,7 +172,7 @@ void Supervisor::reap() {
       if (WIFSTOPPED(status)) {
         note_stopped(i, WSTOPSIG(status));
       } else if (WIFCONTINUED(status)) {
-        note_continued(i, now);
+        note_continued(i);
       } else {
         note_end(i, status, now);
       }
@@ -190,11 +191,18 @@ void Supervisor::note_end(size_t index, int status, int64_t now) {
     rank.end.signal = 0;
     rank.end.code = 128 + user_signal_;
   }
-  rank.end.place = place(board_.status(static_cast<int>(index)));
-  board_.set_process(static_cast<int>(index), rank.process.pid, RankState::ended);
+  rank.stopped = 0;
+  note_ended(index);
   // 75: the ranks save on the user's signal, and need not end at the same time.
   const bool failed = rank.end.signal != 0 || (rank.end.code != 0 && rank.end.code != 75);
   if (failed && !end_at_ms_ && !terminated_) end_at_ms_ = now + kGraceMs;
+}
+
+void Supervisor::note_ended(size_t index) {
+  Rank& rank = ranks_[index];
+  rank.end.error = rank.err.error();
+  board_.set_process(static_cast<int>(index), rank.process.pid,
+                     says_why(rank.end) ? RankState::ended : RankState::gave_up);
 }
 
 void Supervisor::end_when_due(int64_t now) {
@@ -206,39 +214,71 @@ void Supervisor::end_when_due(int64_t now) {
   }
   terminated_ = true;
   end_at_ms_ = now + kTerminateMs;
-  for (Rank& rank : ranks_) rank.end.by_launcher |= rank.alive;
-  send_all(SIGTERM);
+  note_who_waits(now);
+  for (Rank& rank : ranks_) {
+    if (!rank.alive) continue;
+    rank.end.by_launcher = true;
+    // A stopped one would have to continue for SIGTERM, and tell of a job that is over.
+    send(rank.process.pid, rank.stopped != 0 ? SIGKILL : SIGTERM);
+  }
+}
+
+// Before the launcher ends ranks itself: who is in trouble shows as long as nobody has to leave.
+void Supervisor::note_who_waits(int64_t now) {
+  for (size_t i = 0; i < ranks_.size(); ++i) {
+    if (!ranks_[i].alive) note_ended(i);  // its error may have come out after its end was seen
+  }
+  for (size_t i = 0; i < ranks_.size(); ++i) {
+    Rank& rank = ranks_[i];
+    const RankStatus status = board_.status(static_cast<int>(i));
+    rank.end.place = place(status);
+    if (rank.stopped != 0) {
+      rank.end.lifeless = "stopped by " + signal_name(rank.stopped);
+    } else if (rank.alive && !shows_life(status, now)) {
+      rank.end.lifeless =
+          fmt::format("without a sign of life for {:.0f} s", static_cast<double>(now - status.beat_ms) / 1e3);
+    }
+    if (status.waits_for == 0) continue;
+    rank.end.waited_in = collective(status);
+    rank.end.missing = missing_ranks(board_, status.waits_for);
+  }
 }
 
 void Supervisor::note_stopped(size_t index, int signal) {
   Rank& rank = ranks_[index];
-  rank.stopped = true;
+  rank.stopped = signal;
   board_.set_process(static_cast<int>(index), rank.process.pid, RankState::stopped);
-  const std::string collective = waiting_for(index);
+  const std::string collective = waited_for_in(index);
   stderr_.write(fmt::format("dsv3: warning: rank {} is stopped ({}); the others {}\n", index,
                             signal_name(signal),
                             collective.empty() ? "will wait for it" : "wait for it in " + collective));
 }
 
-void Supervisor::note_continued(size_t index, int64_t now) {
+void Supervisor::note_continued(size_t index) {
   Rank& rank = ranks_[index];
-  if (!rank.stopped) return;
-  rank.stopped = false;
-  rank.quiet_until_ms = now + 3 * kHeartbeatMs;
+  if (rank.stopped == 0) return;
+  rank.stopped = 0;
+  refresh_beat(index);
   board_.set_process(static_cast<int>(index), rank.process.pid, RankState::running);
   stderr_.write(fmt::format("dsv3: warning: rank {} continues\n", index));
+}
+
+// The beat of a rank that was stopped is old and no news. One that never beat is still starting.
+void Supervisor::refresh_beat(size_t index) {
+  const int rank = static_cast<int>(index);
+  if (board_.status(rank).beat_ms != 0) board_.beat(rank);
 }
 
 void Supervisor::name_silent(int64_t now) {
   for (size_t i = 0; i < ranks_.size(); ++i) {
     Rank& rank = ranks_[i];
-    if (!rank.alive || rank.stopped || now < rank.quiet_until_ms) continue;
+    if (!rank.alive || rank.stopped != 0) continue;
     const RankStatus status = board_.status(static_cast<int>(i));
     if (shows_life(status, now)) {
       rank.named_silent = false;
       continue;
     }
-    const std::string collective = rank.named_silent ? std::string() : waiting_for(i);
+    const std::string collective = rank.named_silent ? std::string() : waited_for_in(i);
     if (collective.empty()) continue;
     rank.named_silent = true;
     stderr_.write(fmt::format(
@@ -248,14 +288,13 @@ void Supervisor::name_silent(int64_t now) {
 }
 
 // The collective in which another rank needs this one, in words; empty when there is none.
-std::string Supervisor::waiting_for(size_t index) const {
-  const RankStatus missing = board_.status(static_cast<int>(index));
+std::string Supervisor::waited_for_in(size_t index) const {
   for (size_t i = 0; i < ranks_.size(); ++i) {
     const RankStatus status = board_.status(static_cast<int>(i));
-    const bool needs =
-        status.sequence > missing.sequence || (status.sequence == missing.sequence && missing.in_collective);
-    if (i == index || !ranks_[i].alive || !status.in_collective || !needs) continue;
-    return status.unit.empty() ? status.operation : status.operation + " of " + status.unit;
+    if (i == index || !ranks_[i].alive || status.waits_for == 0) continue;
+    const std::vector<int> missing = missing_ranks(board_, status.waits_for);
+    if (std::find(missing.begin(), missing.end(), static_cast<int>(index)) != missing.end())
+      return collective(status);
   }
   return {};
 }

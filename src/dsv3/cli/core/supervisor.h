@@ -31,7 +31,8 @@ class Supervisor {
   //   stdout of rank 0 goes to stdout byte by byte, all else to stderr as lines with "[rank R] " before them;
   //   the first SIGINT or SIGTERM (SIGHUP: as SIGTERM) goes to all ranks, the next, or SIGQUIT, kills them;
   //   SIGTSTP stops ranks and launcher until the launcher continues;
-  //   a rank that fails, which codes 0 and 75 don't mean, leaves the others 2 s, then SIGTERM, 1 s, SIGKILL.
+  //   a rank that fails, which codes 0 and 75 don't mean, leaves the others 2 s, then SIGTERM (stopped ones
+  //   SIGKILL), 1 s, SIGKILL.
   // RunError when stdout cannot be written, which ends the job too.
   void run();
 
@@ -45,9 +46,8 @@ class Supervisor {
     RankLines out, err;
     RankEnd end = {};
     bool alive = true;
-    bool stopped = false;        // by somebody else than the launcher
-    bool named_silent = false;   // until it beats again
-    int64_t quiet_until_ms = 0;  // its heartbeat is no news before: it was stopped
+    int stopped = 0;            // the signal, when somebody else than the launcher stopped it
+    bool named_silent = false;  // until it beats again
   };
 
   void wait_for_something();
@@ -57,11 +57,14 @@ class Supervisor {
   void suspend();
   void reap();
   void note_end(size_t index, int status, int64_t now);
+  void note_ended(size_t index);
   void note_stopped(size_t index, int signal);
-  void note_continued(size_t index, int64_t now);
+  void note_continued(size_t index);
+  void refresh_beat(size_t index);
   void end_when_due(int64_t now);
+  void note_who_waits(int64_t now);
   void name_silent(int64_t now);
-  std::string waiting_for(size_t index) const;
+  std::string waited_for_in(size_t index) const;
   bool done() const;
 
   RankBoard& board_;
