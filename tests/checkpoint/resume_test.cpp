@@ -4,7 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <random>
+
 #include "dsv3/checkpoint/saver.h"
+#include "dsv3/convert/checkpoint.h"
 #include "dsv3/convert/run_folder.h"
 #include "support/files.h"
 #include "support/ranks.h"
@@ -195,6 +198,56 @@ TEST_F(Damaged, ADamagedOneIsNamedAndPassedBy) {
     EXPECT_NE(warnings[0].find(name), std::string::npos) << warnings[0];
     damage(name);  // mends it
   }
+}
+
+// Random bits of all files of a checkpoint, each file in proportion to its size but at least a few of each:
+// verify and the load find every one, and name the file. DSV3_LONG_TESTS: 1,500 of them.
+TEST_F(Damaged, NoSingleBitGoesUnseen) {
+  const fs::path folder = checkpoint_path(run.train.out, 2);
+  std::vector<fs::path> files;
+  uintmax_t bytes = 0;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    files.push_back(entry.path());
+    bytes += fs::file_size(entry.path());
+  }
+  std::ranges::sort(files);
+  ASSERT_GE(files.size(), 5u);
+  const double flips = std::getenv("DSV3_LONG_TESTS") != nullptr ? 1500 : 150;
+  std::mt19937_64 random(7);
+  int64_t flipped = 0;
+  for (const fs::path& file : files) {
+    const uintmax_t size = fs::file_size(file);
+    const auto count =
+        5 + static_cast<int64_t>(flips * static_cast<double>(size) / static_cast<double>(bytes));
+    for (int64_t i = 0; i < count; ++i, ++flipped) {
+      const uint64_t bit = random() % (8 * size);
+      const auto flip = [&] {
+        std::fstream stream(file, std::ios::in | std::ios::out | std::ios::binary);
+        stream.seekg(static_cast<std::streamoff>(bit / 8));
+        const char byte = static_cast<char>(stream.get() ^ (1 << bit % 8));
+        stream.seekp(static_cast<std::streamoff>(bit / 8));
+        stream.put(byte);
+      };
+      flip();
+      const std::string name = file.filename().string();
+      SCOPED_TRACE(name + ", bit " + std::to_string(bit));
+      std::string found;
+      try {
+        const VerifyResult verified = verify_checkpoint(folder, 1);
+        for (const Damage& damage : verified.damaged) found += damage.file + " ";
+      } catch (const Error& error) {
+        found = error.what();
+      }
+      EXPECT_NE(found.find(name), std::string::npos) << found;
+      warnings.clear();
+      EXPECT_EQ(resume_now()->train.step, 1);
+      ASSERT_EQ(warnings.size(), 1u);
+      EXPECT_NE(warnings[0].find(name), std::string::npos) << warnings[0];
+      flip();
+    }
+  }
+  EXPECT_GE(flipped, static_cast<int64_t>(flips));
+  EXPECT_EQ(resume_now()->train.step, 2);
 }
 
 TEST_F(Damaged, AMissingFileIsNamed) {

@@ -315,7 +315,8 @@ TEST(BadInput, CudaWithoutAGpu) {
   const fs::path model = kGoldens / "groups";
   TempDir dir;
   for (const std::vector<std::string>& args :
-       {std::vector<std::string>{"eval", "--model", model, "--data", kGoldens / "trajectory/text", "--seq-len", "32"},
+       {std::vector<std::string>{"eval", "--model", model, "--data", kGoldens / "trajectory/text",
+                                 "--seq-len", "32"},
         {"generate", "--model", model, "--tokens", model / "tokens.npy", "--out", dir / "new.npy"},
         {"trace", "--model", model, "--tokens", model / "tokens.npy", "--out", dir / "trace"}}) {
     std::vector<std::string> flags = args;

@@ -346,7 +346,10 @@ TEST_F(TwoHosts, TrainTogether) {
   results[0] = rank(0, args);
   second.join();
   for (const Result& result : results) EXPECT_EQ(result.code, 0) << result.err;
+  ASSERT_EQ(dsv3(train(dir / "here", {"--parallel.ep=2", "--nproc", "2"})).code, 0);
   EXPECT_EQ(metrics_of(dir / "run").size(), 3u);
+  EXPECT_EQ(metrics_of(dir / "run"), metrics_of(dir / "here"));
+  EXPECT_EQ(read_file(dir / "run/hf/model.safetensors"), read_file(dir / "here/hf/model.safetensors"));
 }
 
 TEST_F(TwoHosts, ACutLinkEndsBoth) {
@@ -361,7 +364,10 @@ TEST_F(TwoHosts, ACutLinkEndsBoth) {
   second.join();
   for (const Result& result : results) {
     EXPECT_EQ(result.code, 1) << result.err;
-    EXPECT_NE(result.err.find("failed"), std::string::npos) << result.err;
+    // The collective and its unit, and who is missing: the other one.
+    const char* other = &result == &results[0] ? "missing rank 1" : "missing rank 0";
+    for (const char* part : {" of ", "in group", other})
+      EXPECT_NE(result.err.find(part), std::string::npos) << result.err;
   }
 }
 

@@ -56,6 +56,36 @@ TEST(Ranks, TrainEvaluateAndGenerateLikeOneProcess) {
   EXPECT_EQ(text({"--nproc", "2", "--parallel.ep=2"}), text({}));
 }
 
+// Over Gloo itself: what tests/parallel shows of every layout over a transport in memory.
+TEST(Ranks, LayoutsOverGlooTrainLikeOneProcess) {
+  TempDir dir;
+  const std::vector<std::string> all = {"--model.num_nextn_predict_layers=2",
+                                        "--model.init=", "--train.micro_batch=1"};
+  ASSERT_EQ(dsv3(train(dir / "one", all)).code, 0);
+  const auto theirs = metrics_of(dir / "one");
+  int number = 0;
+  for (const std::vector<std::string>& flags : std::vector<std::vector<std::string>>{
+           {"--nproc", "2", "--parallel.reshard=after_forward", "--parallel.recompute=block"},
+           {"--nproc", "4", "--parallel.ep=2"},
+           {"--nproc", "4", "--parallel.ep=4", "--parallel.reshard=never"},
+           {"--nproc", "4", "--parallel.replicate=2", "--parallel.ep=2",
+            "--parallel.accumulate=unsharded"}}) {
+    SCOPED_TRACE(number);
+    const fs::path out = dir / std::to_string(number++);
+    std::vector<std::string> args = train(out, all);
+    args.insert(args.end(), flags.begin(), flags.end());
+    const Result result = dsv3(args);
+    ASSERT_EQ(result.code, 0) << result.err;
+    const auto ours = metrics_of(out);
+    ASSERT_EQ(ours.size(), theirs.size());
+    for (size_t i = 0; i < ours.size(); ++i)
+      for (const char* key : {"loss", "lm_loss", "mtp_loss", "balance_loss", "grad_norm"}) {
+        const double expected = theirs[i].at(key).get<double>();
+        EXPECT_NEAR(ours[i].at(key).get<double>(), expected, 1e-10 * expected) << key << " of step " << i + 1;
+      }
+  }
+}
+
 // The formula is tools/bytes.py, which reads config.json and the layout and shares no code with the program.
 TEST(Ranks, MoveTheBytesOfTheFormula) {
   TempDir dir;

@@ -42,14 +42,16 @@ TEST_P(Resumed, TwentyAndTwentyStepsAreForty) {
   EXPECT_EQ(weights_of(dir / "two"), weights_of(dir / "all"));
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Ranks, Resumed,
-    testing::Values(Layout{"One", {"--train.micro_batch=1"}},
-                    Layout{"Two", {"--nproc", "2", "--parallel.ep=2", "--checkpoint.async=true"}},
-                    Layout{"Four",
-                           {"--nproc", "4", "--parallel.ep=2", "--model.num_nextn_predict_layers=2",
-                            "--model.init="}}),
-    [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Ranks, Resumed,
+                         testing::Values(Layout{"One", {"--train.micro_batch=1"}},
+                                         Layout{"Two",
+                                                {"--nproc", "2", "--parallel.ep=2", "--checkpoint.async=true",
+                                                 "--train.micro_batch=1"}},
+                                         Layout{"Four",
+                                                {"--nproc", "4", "--parallel.ep=2",
+                                                 "--model.num_nextn_predict_layers=2",
+                                                 "--model.init=", "--checkpoint.async=true"}}),
+                         [](const auto& info) { return info.param.name; });
 
 TEST(Resume, ASignalSavesAndTheRunGoesOnFromThere) {
   TempDir dir;
@@ -259,6 +261,19 @@ TEST(Resume, LinesOfMetricsThatCannotBeReadAreDropped) {
   ASSERT_EQ(result.code, 0) << result.err;
   EXPECT_NE(result.err.find("metrics.jsonl: 3 lines could not be read"), std::string::npos) << result.err;
   EXPECT_EQ(metrics_of(dir / "run"), metrics_of(dir / "all"));
+}
+
+TEST(Resume, AnOlderCheckpointIsNotTakenInSilence) {
+  TempDir dir;
+  ASSERT_EQ(dsv3(saving(dir / "run", 6)).code, 0);
+  fs::remove(dir / "run/checkpoints/step-6/.metadata");
+  for (const std::vector<std::string>& args :
+       {std::vector<std::string>{"ckpt", "show", dir / "run"}, {"export", dir / "run", dir / "hf"}}) {
+    const Result result = dsv3(args);
+    EXPECT_EQ(result.code, 0) << result.err;
+    for (const char* part : {"warning: ", "step-6 cannot be read", "step-3 is taken"})
+      EXPECT_NE(result.err.find(part), std::string::npos) << result.err;
+  }
 }
 
 TEST(Resume, AFinishedRunHasNothingLeftToDo) {

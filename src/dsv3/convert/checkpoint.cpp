@@ -42,6 +42,14 @@ fs::path checkpoint_folder(const fs::path& path) {
   return !own && fs::is_directory(path / "hf", error) ? path / "hf" : path;
 }
 
+std::string passed_by(const fs::path& path) {
+  const std::vector<int64_t> steps = list_checkpoints(path);
+  const fs::path taken = checkpoint_folder(path);
+  if (steps.empty() || taken == checkpoint_path(path, steps.front())) return {};
+  return printable(checkpoint_path(path, steps.front()).string(), 400) +
+         " cannot be read: " + printable(taken.string(), 400) + " is taken";
+}
+
 Checkpoint::Checkpoint(const fs::path& path) : path_(checkpoint_folder(path)), store_(open_store(path_)) {}
 
 std::string Checkpoint::format() const { return is_dcp_folder(path_) ? "dcp" : "safetensors"; }

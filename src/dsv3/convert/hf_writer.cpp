@@ -12,6 +12,7 @@
 #include "dsv3/convert/dtype.h"
 #include "dsv3/convert/fp8.h"
 #include "dsv3/convert/pipeline.h"
+#include "dsv3/convert/run_folder.h"
 
 namespace dsv3 {
 namespace fs = std::filesystem;
@@ -125,6 +126,7 @@ void write_hf_folder(const fs::path& folder, const ModelConfig& config, const Pa
   if (shards.size() > 1)
     write_atomically(temporary.path() / "model.safetensors.index.json", hf_index_text(shards));
   write_atomically(temporary.path() / "config.json", hf_config_json(config, options.dtype).dump(2) + "\n");
+  copy_tokenizer(options.tokenizer, temporary.path());
   temporary.keep_as(target);
 }
 

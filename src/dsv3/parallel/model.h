@@ -55,9 +55,9 @@ class Model {
   // Weights from a Hugging Face folder or a run folder's hf/. missing_mtp: what to do about MTP modules that
   // the folder lacks: an InputError, or keep what initialise() gave. Returns the depths that were missing.
   std::vector<int64_t> load(const std::filesystem::path& folder, bool allow_missing_mtp = false);
-  // Writes a folder that transformers loads; bf16 when training in bf16, else fp32. All ranks call it, rank 0
-  // writes, and holds one piece of a parameter at a time.
-  void save_hf(const std::filesystem::path& folder);
+  // Writes a folder that transformers loads; bf16 when training in bf16, else fp32. tokenizer: data.tokenizer
+  // of the run, copied along. All ranks call it, rank 0 writes, and holds one piece of a parameter at a time.
+  void save_hf(const std::filesystem::path& folder, const std::filesystem::path& tokenizer = {});
   // Whether every weight is a finite number, on every rank; they call it alike.
   bool is_finite() const;
 

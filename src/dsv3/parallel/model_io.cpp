@@ -116,7 +116,7 @@ bool Model::is_finite() const {
 }
 
 // Rank 0 asks for pieces in the order in which it writes them, the others answer until it is through.
-void Model::save_hf(const std::filesystem::path& folder) {
+void Model::save_hf(const std::filesystem::path& folder, const std::filesystem::path& tokenizer) {
   at::NoGradGuard no_grad;
   mesh_.phase("export");
   const at::Tensor request = at::empty({3}, at::kLong);  // parameter, begin, count; parameter -1: done
@@ -132,13 +132,14 @@ void Model::save_hf(const std::filesystem::path& folder) {
   std::exception_ptr error;
   if (mesh_.rank() == 0) {
     try {
-      write_hf_folder(folder, shared_.config,
-                      [&](const ParamSpec& spec, int64_t begin, std::span<float> out) {
-                        const auto size = static_cast<int64_t>(out.size());
-                        const int64_t index = table_.find(spec.name) - table_.params.data();
-                        at::from_blob(out.data(), {size}, at::kFloat).copy_(ask(index, begin, size));
-                      },
-                      {.dtype = exec_.dtype == at::kBFloat16 ? DType::bf16 : DType::f32});
+      write_hf_folder(
+          folder, shared_.config,
+          [&](const ParamSpec& spec, int64_t begin, std::span<float> out) {
+            const auto size = static_cast<int64_t>(out.size());
+            const int64_t index = table_.find(spec.name) - table_.params.data();
+            at::from_blob(out.data(), {size}, at::kFloat).copy_(ask(index, begin, size));
+          },
+          {.dtype = exec_.dtype == at::kBFloat16 ? DType::bf16 : DType::f32, .tokenizer = tokenizer});
     } catch (...) {
       error = std::current_exception();
       failed = 1;

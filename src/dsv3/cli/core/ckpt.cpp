@@ -30,8 +30,15 @@ void print_json(const Json& json) {
   fmt::print("{}\n", json.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
+Checkpoint open(const std::filesystem::path& path) {
+  Checkpoint checkpoint(path);
+  if (const std::string text = passed_by(path); !text.empty())
+    fmt::print(stderr, "dsv3: warning: {}\n", text);
+  return checkpoint;
+}
+
 int list(const std::filesystem::path& path, bool json) {
-  const Checkpoint checkpoint(path);
+  const Checkpoint checkpoint = open(path);
   for (const auto& [name, tensor] : checkpoint.store().tensors()) {
     if (json) {
       print_json(as_json(tensor));
@@ -43,7 +50,7 @@ int list(const std::filesystem::path& path, bool json) {
 }
 
 int show(const std::filesystem::path& path, bool json) {
-  const Checkpoint checkpoint(path);
+  const Checkpoint checkpoint = open(path);
   std::map<std::string, int64_t> elements;  // by dtype
   uint64_t bytes = 0;
   for (const auto& [name, tensor] : checkpoint.store().tensors()) {

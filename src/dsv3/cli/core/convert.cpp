@@ -74,6 +74,8 @@ void parse_part(const std::string& text, ConvertOptions& options) {
 }
 
 int run(const std::string& source, const std::string& target, const ConvertOptions& options, bool json) {
+  if (const std::string text = passed_by(source); !text.empty())
+    fmt::print(stderr, "dsv3: warning: {}\n", text);
   ConvertSummary summary;
   {
     ProgressLine progress;

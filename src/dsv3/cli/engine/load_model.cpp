@@ -43,13 +43,9 @@ std::filesystem::path model_folder(const std::filesystem::path& path, const std:
   std::error_code error;
   if (!std::filesystem::is_directory(path, error))
     throw UsageError(flag, printable(path.string(), 400) + ": no such folder");
-  const std::filesystem::path folder = checkpoint_folder(path);
-  const std::vector<int64_t> steps = list_checkpoints(path);
-  if (!steps.empty() && folder != checkpoint_path(path, steps.front()))
-    fmt::print(stderr, "dsv3: warning: {} cannot be read: {} is taken\n",
-               printable(checkpoint_path(path, steps.front()).string(), 400),
-               printable(folder.string(), 400));
-  return folder;
+  if (const std::string text = passed_by(path); !text.empty())
+    fmt::print(stderr, "dsv3: warning: {}\n", text);
+  return checkpoint_folder(path);
 }
 
 LoadedModel load_model(const ModelFlags& model, std::vector<std::string> flags, bool gradients,

@@ -191,7 +191,6 @@ int train_command(std::vector<std::string> args) {
   // Rank 0 looks, so that all do the same.
   const int64_t exported = mesh.rank() == 0 && std::filesystem::exists(out / "hf" / "config.json") ? 1 : 0;
   if (trainer.done() && mesh.sum(std::span<const int64_t>(&exported, 1), "export")[0] > 0) {
-    on_rank_zero(mesh, [&] { copy_tokenizer(run.data.tokenizer, out / "hf"); });
     log.say("nothing is left to do");
     return 0;
   }
@@ -241,8 +240,7 @@ int train_command(std::vector<std::string> args) {
         out.string(),
         fmt::format("weights are not finite after step {}: hf/ is not written", trainer.state().step),
         "lower optim.lr and go on from a checkpoint before it");
-  model.save_hf(out / "hf");
-  on_rank_zero(mesh, [&] { copy_tokenizer(run.data.tokenizer, out / "hf"); });
+  model.save_hf(out / "hf", run.data.tokenizer);
   log.say(fmt::format("weights in {}", (out / "hf").string()));
   settle();
   return 0;
