@@ -9,8 +9,9 @@ namespace dsv3::test {
 namespace {
 
 // A run that goes on until something happens to it, past its first steps.
-std::unique_ptr<Job> running(const TempDir& dir, std::vector<std::string> more = {}) {
-  std::vector<std::string> args = train(dir / "run", {"--parallel.ep=2", "--nproc", "2"}, 1000000);
+std::unique_ptr<Job> running(const TempDir& dir, std::vector<std::string> more = {},
+                             const char* ranks = "2") {
+  std::vector<std::string> args = train(dir / "run", {"--parallel.ep=2", "--nproc", ranks}, 1000000);
   args.insert(args.end(), more.begin(), more.end());
   auto job = start(args);
   EXPECT_TRUE(eventually([&] { return count(read_file(dir / "run" / "metrics.jsonl"), "\n") >= 3; }))
@@ -71,14 +72,40 @@ INSTANTIATE_TEST_SUITE_P(Ranks, Faults,
                                          Place{"forward", "all_gather"}, Place{"forward", "all_to_all"},
                                          Place{"backward", "all_to_all"}));
 
-TEST(Ranks, AStoppedRankIsNamedByTheLauncherAndByTheOnesThatWait) {
+// In the warning, in the error of each rank that waited for it, and in the last line.
+TEST(Ranks, AStoppedRankIsNamedAndNotTheOnesThatWaitedForIt) {
   TempDir dir;
-  auto job = running(dir, {"--parallel.timeout_s=3"});
-  ::kill(job->pids()[1], SIGSTOP);
-  EXPECT_TRUE(job->err_has("rank 1 is stopped")) << job->err();
+  auto job = running(dir, {"--parallel.timeout_s=3"}, "4");
+  ::kill(job->pids()[3], SIGSTOP);
   const Result result = job->wait();
   EXPECT_EQ(result.code, 1);
-  EXPECT_NE(result.err.find("missing rank 1"), std::string::npos) << result.err;
+  EXPECT_TRUE(result.err.starts_with("dsv3: warning: rank 3 is stopped (SIGSTOP); the others w"))
+      << result.err;
+  std::istringstream lines(result.err.substr(result.err.find('\n') + 1));
+  std::string line;
+  for (const char* rank : {"0", "1", "2"}) {
+    std::getline(lines, line);
+    EXPECT_TRUE(line.starts_with(std::string("[rank ") + rank + "] dsv3: error: rank " + rank + ": "))
+        << result.err;
+    EXPECT_NE(line.find(" failed: missing rank 3 (stopped): "), std::string::npos) << result.err;
+  }
+  std::getline(lines, line);
+  EXPECT_TRUE(line.starts_with("dsv3: error: rank 3 on " + host() + ": stopped by SIGSTOP in "))
+      << result.err;
+  EXPECT_NE(line.find("; the others waited for it in "), std::string::npos) << result.err;
+  EXPECT_FALSE(std::getline(lines, line)) << result.err;
+}
+
+// A token that no vocabulary has, in the samples of one rank: the others are in a collective meanwhile.
+TEST(Ranks, AnErrorOfOneRankIsTheJobs) {
+  TempDir dir;
+  for (const char* end : {".bin", ".idx"}) fs::copy_file(kText + end, dir / (std::string("text") + end));
+  std::string tokens = read_file(dir / "text.bin");
+  tokens.replace(tokens.size() / 2, 2, "\xff\xff");
+  write_file(dir / "text.bin", tokens);
+  std::vector<std::string> args = train(
+      dir / "run", {"--parallel.ep=2", "--nproc", "2", "--data.train=" + (dir / "text").string()}, 1000000);
+  expect_failure(start(args)->wait(), ExitCode::content, {"rank ", " on " + host() + ": ", "text.bin"});
 }
 
 // Weights that take long enough to be read: 100 MB.

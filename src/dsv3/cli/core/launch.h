@@ -16,7 +16,7 @@ namespace dsv3 {
 // args: the command's name and its arguments. Without --nproc, with --nproc 1 or with --help this is
 // exec_engine. Otherwise runs the ranks and returns what they agree on as exit code, else throws the Error
 // that names the rank which failed first. UsageError for a value outside 1 … 1024, for a second --nproc, and
-// for N > 1 in a process that is itself a rank of torchrun, mpirun or srun. or with an argument that names
+// for N > 1 in a process that is itself a rank of torchrun, mpirun or srun, or with an argument that names
 // standard input or a pipe: every rank reads its files itself.
 int launch(std::vector<std::string> args);
 
