@@ -98,7 +98,9 @@ TEST(StoppedRank, IsTheCulpritAndNotTheOnesThatWaitedForIt) {
       ranks_of(4, "", "wait:timeout;err:dsv3: error: reduce_scatter: timed out\\n;exit:1");
   env[2] = "FAKE_2=phase:backward;enter:all_gather,block 3;beats;touch:ready-2;forever";  // waits to the end
   env[0].replace(env[0].find("beats"), 5, "beat;farewell");
-  env[3] = "FAKE_3=phase:forward;issue:all_gather,block 3;beats;touch:ready-3;await:18";
+  env[3] =
+      "FAKE_3=count:15;phase:forward;issue:all_gather,block 3;beats;touch:ready-3;await:15;err:dsv3: error: "
+      "gone\\n;exit:1";
   Job job({"train", "--nproc", "4"}, env);
   ASSERT_TRUE(job.ready({0, 1, 2, 3}));
   const std::vector<pid_t> pids = job.pids();
