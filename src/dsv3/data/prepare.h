@@ -64,7 +64,7 @@ struct PrepareSummary {
 // the output lies in the folder PREFIX.partial, with a record of how far it is. What a process that was
 // killed or that failed has left there is gone on from when inputs (by name, size and time), tokenizer and
 // all options that make the bytes are the same; on_bad_line is not told again of the lines before. Else it is
-// begun anew. Of standard input no record is made.
+// begun anew. With standard input among the inputs no record is made.
 //
 // UsageError: what list_text_inputs refuses, an input that is the output; another process that writes the
 // same PREFIX; fewer bad lines allowed than were skipped before it was killed; a tokenizer that does not
