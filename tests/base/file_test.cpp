@@ -11,6 +11,7 @@
 namespace dsv3 {
 namespace {
 
+namespace fs = std::filesystem;
 using test::expect_error;
 using test::expect_input_error;
 using test::TempDir;

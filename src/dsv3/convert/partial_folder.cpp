@@ -1,6 +1,11 @@
 #include "dsv3/convert/partial_folder.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 
 #include "dsv3/base/error.h"
 #include "dsv3/base/file.h"

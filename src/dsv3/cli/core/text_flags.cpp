@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <thread>
 
+#include "dsv3/cli/command.h"
+
 namespace dsv3 {
 namespace {
 
