@@ -43,7 +43,7 @@ struct HfWriteOptions {
   // The router's correction bias is always f32.
   DType dtype = DType::bf16;
   uint64_t max_shard_bytes = 5ull << 30;
-  std::filesystem::path tokenizer;  // data.tokenizer of a run, which goes along (convert/run_folder.h)
+  std::filesystem::path tokenizer = {};  // data.tokenizer of a run, which goes along (convert/run_folder.h)
 };
 // Writes a folder that transformers loads: config.json, one model.safetensors or shards with their index. MTP
 // layers repeat the shared tensors, as published. Written into a temporary folder beside `folder`, then
