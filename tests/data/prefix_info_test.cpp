@@ -16,6 +16,8 @@ TEST(PrefixInfo, SaysWhatTheFileSays) {
   EXPECT_EQ(info.eos_id, 3);
   EXPECT_EQ(info.tokens, 9);
   EXPECT_FALSE(info.bytes || info.largest_id);
+  test::write_file(dir / "p.json", "[]");
+  EXPECT_FALSE(read_prefix_info(dir / "p").tokens) << "a file of somebody else";
 }
 
 TEST(PrefixInfo, DamageIsNamed) {
@@ -25,7 +27,6 @@ TEST(PrefixInfo, DamageIsNamed) {
     test::expect_input_error(parts, [&] { read_prefix_info(dir / "p"); });
   };
   refuse("{\"tokens\": 9", {"p.json"});
-  refuse("[]", {"p.json: is no JSON object"});
   refuse(R"({"tokens": "9"})", {"p.json: tokens: \"9\", expected an integer"});
   refuse(R"({"largest_id": 1.5})", {"p.json: largest_id: 1.5, expected an integer"});
   refuse(R"({"tokenizer_hash": 7})", {"p.json: tokenizer_hash: 7, expected a string"});

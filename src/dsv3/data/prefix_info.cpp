@@ -11,7 +11,7 @@ PrefixInfo read_prefix_info(const std::filesystem::path& prefix) {
   std::error_code ignored;
   if (!std::filesystem::exists(path, ignored)) return info;
   const Json json = read_json(path);
-  if (!json.is_object()) throw InputError(path.string(), "", "is no JSON object");
+  if (!json.is_object()) return info;
   const auto refuse = [&](const char* key, const char* expected) {
     throw InputError(path.string(), key, printable(json.at(key).dump(), 64) + ", expected " + expected,
                      "dsv3 prepare writes it");

@@ -14,8 +14,8 @@ struct PrefixInfo {
   std::optional<int64_t> eos_id, largest_id, bytes, tokens;
 };
 
-// Nothing but nothings when there is no such file. InputError: it is no JSON object, or a key is of another
-// type.
+// Nothing but nothings when there is no such file, or one of somebody else, which is no JSON object.
+// InputError: it is no JSON, or a key is of another type.
 PrefixInfo read_prefix_info(const std::filesystem::path& prefix);
 
 }  // namespace dsv3
