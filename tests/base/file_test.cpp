@@ -184,7 +184,7 @@ TEST(CreateFolders, MakesWhatIsMissing) {
 
 TEST(LineFile, WhatAFullDiskRefusesWaitsForRoom) {
   TempDir dir;
-  const fs::path path = dir / "lines";
+  const std::filesystem::path path = dir / "lines";
   const std::string first(4000, 'a'), second(200, 'b');
   std::string all = "before\n";
   {

@@ -90,15 +90,6 @@ TEST(Train, TheLogIsWhatAPersonSaw) {
   EXPECT_EQ(read_file(dir / "run/log.txt"), train.out);
 }
 
-TEST(Train, ATerminalThatTakesNothingDoesNotEndTheRun) {
-  TempDir dir;
-  const Result result = dsv3({"train", kRun, "--train.steps=2", "--train.out=" + (dir / "run").string()},
-                             {.out_to = "/dev/full"});
-  expect_failure(result, ExitCode::failed, {"standard output", "No space"});
-  EXPECT_EQ(metrics_of(dir / "run").size(), 2u);
-  EXPECT_TRUE(fs::exists(dir / "run/hf/model.safetensors"));
-}
-
 TEST(Train, WritesEachLayersLoadEverySoManySteps) {
   TempDir dir;
   const Result train = dsv3(

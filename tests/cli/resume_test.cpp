@@ -346,7 +346,12 @@ TEST(Resume, AFileSizeLimitIsAFailureLikeOthers) {
   const rlimit small = {300'000, before.rlim_max};
   ::setrlimit(RLIMIT_FSIZE, &small);
   const Result result = dsv3(saving(dir / "run", 9, {"--checkpoint.max_failures=2"}));
+  // Warnings that nobody can read don't end the run.
+  const Result unheard =
+      dsv3(saving(dir / "unheard", 4, {"--checkpoint.max_failures=9"}), {.err_to = "/dev/full"});
   ::setrlimit(RLIMIT_FSIZE, &before);
+  EXPECT_EQ(unheard.code, 0);
+  EXPECT_TRUE(fs::exists(dir / "unheard/hf/model.safetensors"));
   EXPECT_EQ(result.code, 1) << result.err;
   EXPECT_NE(result.err.find("File too large"), std::string::npos) << result.err;
   EXPECT_TRUE(fs::is_empty(dir / "run/checkpoints"));

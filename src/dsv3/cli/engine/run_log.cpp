@@ -13,7 +13,8 @@ void RunLog::open(const std::filesystem::path& path) {
 
 void RunLog::say(const std::string& line) {
   if (!speaks_) return;
-  // A terminal that takes no lines doesn't end the run: log.txt has them. At its end run_command tells.
+  // Not fmt's print, which throws: a terminal that takes no lines ends no run, log.txt has them. Of stdout
+  // run_command tells at the end.
   std::fputs((line + "\n").c_str(), stdout);
   std::fflush(stdout);
   keep(line + "\n");
