@@ -96,18 +96,6 @@ TEST(Ranks, AStoppedRankIsNamedAndNotTheOnesThatWaitedForIt) {
   EXPECT_FALSE(std::getline(lines, line)) << result.err;
 }
 
-// A token that no vocabulary has, in the samples of one rank: the others are in a collective meanwhile.
-TEST(Ranks, AnErrorOfOneRankIsTheJobs) {
-  TempDir dir;
-  for (const char* end : {".bin", ".idx"}) fs::copy_file(kText + end, dir / (std::string("text") + end));
-  std::string tokens = read_file(dir / "text.bin");
-  tokens.replace(tokens.size() / 2, 2, "\xff\xff");
-  write_file(dir / "text.bin", tokens);
-  std::vector<std::string> args = train(
-      dir / "run", {"--parallel.ep=2", "--nproc", "2", "--data.train=" + (dir / "text").string()}, 1000000);
-  expect_failure(start(args)->wait(), ExitCode::content, {"rank ", " on " + host() + ": ", "text.bin"});
-}
-
 // Weights that take long enough to be read: 100 MB.
 TEST(Ranks, ARankThatDiesOrStopsWhileItLoadsEndsTheJob) {
   const std::vector<std::string> wide = {"--model.hidden_size=512", "--model.moe_intermediate_size=1024"};

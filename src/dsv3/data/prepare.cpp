@@ -59,6 +59,7 @@ class Output {
          TextJob::Part part)
       : tokenizer_(tokenizer),
         eos_(eos),
+        unfinished_json_(folder.files(part).string() + ".json"),
         writer_(prefix, tokenizer.vocab_size(), folder.files(part), folder.found().parts[part].files) {
     files_.prefix = prefix;
     files_.bytes = folder.found().parts[part].bytes;
@@ -96,13 +97,16 @@ class Output {
     json["documents"] = files_.documents;
     json["tokens"] = files_.tokens;
     json["largest_id"] = sizes.largest_id;
-    write_atomically(json_path, json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+    AtomicFile file(json_path, unfinished_json_, 0);
+    file.write(json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+    file.commit();
     return files_;
   }
 
  private:
   const Tokenizer& tokenizer_;
   int32_t eos_;
+  fs::path unfinished_json_;
   IndexedDatasetWriter writer_;
   PreparedFiles files_;
 };

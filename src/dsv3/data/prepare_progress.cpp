@@ -63,8 +63,8 @@ const fs::path& make_folder(const fs::path& path) {
 
 std::vector<fs::path> PrepareFolder::all_files(const fs::path& prefix) {
   std::vector<fs::path> files;
-  for (const char* name :
-       {"progress", "progress.new", "train.bin", "train.idx", "valid.bin", "valid.idx", "lock"})
+  for (const char* name : {"progress", "progress.new", "train.bin", "train.idx", "train.json", "valid.bin",
+                           "valid.idx", "valid.json", "lock"})
     files.push_back(folder_of(prefix) / name);
   return files;
 }
