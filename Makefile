@@ -45,6 +45,8 @@ test-full: tests asan fuzz mutate  ## also what takes longer: long runs, sanitiz
 	@tools/check_convert_faults.py
 	@tools/setup peers
 	@$(PEERS) tools/peers/tokenizer.py
+	@$(PEERS) tools/peers/train_tokenizer.py
+	@$(PEERS) tools/peers/prepare.py --memory
 	@tools/demo trigram
 
 .PHONY: test-peers

@@ -68,11 +68,10 @@ struct CountedText {
 
 // The words of inputs as splitter cuts them; a file of text and a line of others is a text by itself. Each
 // thread has a table of its own. A file of text is read in pieces of up to 512 kB: a piece ends before a line
-// or before a space with an ASCII letter behind it, where the patterns of known_pre_tokenizer() end a word in
-// any context, and only where 256 kB have none at a character, which may cut a word in two. So the words are
-// those of the files as wholes.
-// InputError: {file, "byte N"} of the first text that is no UTF-8, a bad line too many, what open_bytes()
-// refuses. splitter has no step that adds a prefix.
+// or before a space with an ASCII letter behind it, where the patterns of `tokenizer train` end a word in any
+// context: the words are those of the files as wholes. Where 256 kB have neither, as Chinese on one line, it
+// ends at any character, and a word may be cut in two. InputError: {file, "byte N"} of the first text that is
+// no UTF-8, a bad line too many, what open_bytes() refuses. splitter has no step that adds a prefix.
 CountedText count_words(const std::vector<TextInput>& inputs, const PreTokenizer& splitter,
                         const CountOptions& options);
 
