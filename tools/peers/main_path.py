@@ -97,6 +97,7 @@ def check_main_path(dsv3, aside):
     def error(ours, theirs):
         return ((ours - theirs).norm() / theirs.norm()).item() if theirs.norm() > 0 else ours.norm().item()
 
+    aside = aside / "main-path"
     save_model(aside / "bf16")
     convert(aside / "bf16", aside / "fp8", "--to", "hf", "--dtype", "fp8")
     good = True
