@@ -63,7 +63,7 @@ bench: build   ## training speed, here and in transformers, alternating in one r
 	@tools/setup peers
 	@$(PEERS) tools/peers/bench.py
 	@$(PEERS) tools/peers/bench.py --ranks 2
-	@tools/bench_convert.py --check
+	@tools/bench_convert.py --check --peer $(PEERS)
 
 .PHONY: lint
 lint: setup    ## format, clang-tidy, include order, headers that compile alone

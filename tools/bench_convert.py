@@ -1,19 +1,20 @@
 #!/usr/bin/env python3
-"""Conversion against `cp` and `sync` of the same bytes, alternating in one run.
+"""Conversion against `cp` and `sync` of the same bytes, and against Python's dcp.save, alternating in one run.
 
-  tools/bench_convert.py [--layers 8] [--rounds 3] [--dsv3 PATH] [--dir FOLDER] [--check]
+  tools/bench_convert.py [--layers 8] [--rounds 3] [--dsv3 PATH] [--dir FOLDER] [--peer PYTHON] [--check]
 
-Writes a Moonlight-shaped model of random bf16 weights (8 layers: 8.8 GB), converts it to DCP and back, verifies. Each
-round also copies the same files with cp and syncs them. Prints medians, their ratios, and the peak memory of dsv3;
-1 GB or more of it is a failure. --check, for a machine that does nothing else: so is a conversion below 0.7 of cp + sync,
-or a verify below 1 GB/s for each core.
+Writes a Moonlight-shaped model of random bf16 weights (8 layers: 9.7 GB), converts it to DCP and back, verifies. Each
+round also copies the same files with cp and syncs them. With --peer (.deps/peers/bin/python, of tools/setup peers) the same
+tensors are read and saved by torch.distributed.checkpoint.save(no_dist=True), which wants them all in memory. Every time ends
+with a sync. Prints medians, their ratios, peak memory (at least this script's own, which a child has until its exec); 1 GB
+or more of dsv3's is a failure. --check, for a machine that does nothing else: so is a conversion below 0.7 of cp + sync, or a
+verify below 1 GB/s for each core.
 """
 
 import argparse
 import json
 import os
 import random
-import resource
 import shutil
 import statistics
 import struct
@@ -101,12 +102,51 @@ def write_model(folder, layers):
     return total
 
 
-def timed(*command):
-    """Seconds of a command, with what it wrote on disk."""
-    start = time.monotonic()
-    subprocess.run([str(c) for c in command], check=True, stdout=subprocess.DEVNULL)
-    os.sync()
-    return time.monotonic() - start
+# Prints the seconds of reading and saving, and of the save alone: all tensors are in memory before it begins.
+DCP_SAVE = """
+import json, os, pathlib, struct, sys, time
+import torch
+import torch.distributed.checkpoint as dcp
+begin, tensors = time.monotonic(), {}
+for path in pathlib.Path(sys.argv[1]).glob("*.safetensors"):
+    with open(path, "rb") as file:
+        size, = struct.unpack("<Q", file.read(8))
+        for name, info in json.loads(file.read(size)).items():
+            tensors[name] = torch.empty(info["shape"], dtype={"BF16": torch.bfloat16, "F32": torch.float32}[info["dtype"]])
+            file.seek(8 + size + info["data_offsets"][0])
+            file.readinto(tensors[name].flatten().view(torch.uint8).numpy())
+start = time.monotonic()
+dcp.save(tensors, checkpoint_id=sys.argv[2], no_dist=True)
+os.sync()
+print(time.monotonic() - begin, time.monotonic() - start)
+"""
+
+
+class Bench:
+    """Runs commands, keeps their seconds and peak memory by name."""
+
+    def __init__(self):
+        self.seconds, self.peak = {}, {}
+
+    def run(self, name, *command):
+        """What the command said. With what it wrote on disk."""
+        start = time.monotonic()
+        process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, text=True)
+        said = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode != 0:
+            sys.exit(f"{name}: code {process.returncode}")
+        os.sync()
+        self.keep(name, time.monotonic() - start, usage.ru_maxrss * 1024)
+        return said
+
+    def keep(self, name, seconds, peak):
+        self.seconds.setdefault(name, []).append(seconds)
+        self.peak[name] = max(self.peak.get(name, 0), peak)
+
+    def median(self, name):
+        return statistics.median(self.seconds[name])
 
 
 def main():
@@ -115,35 +155,37 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dsv3", default=ROOT / "build" / "release" / "bin" / "dsv3")
     parser.add_argument("--dir")
+    parser.add_argument("--peer")
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
+    dsv3, bench = arguments.dsv3, Bench()
     with tempfile.TemporaryDirectory(dir=arguments.dir) as aside:
         aside = Path(aside)
         total = write_model(aside / "hf", arguments.layers)
         os.sync()
-        seconds = {"cp": [], "to DCP": [], "to HF": [], "verify": []}
         for _ in range(arguments.rounds):
-            seconds["cp"].append(timed("cp", "-r", aside / "hf", aside / "copy"))
+            bench.run("cp + sync", "cp", "-r", aside / "hf", aside / "copy")
             shutil.rmtree(aside / "copy")
-            seconds["to DCP"].append(timed(arguments.dsv3, "convert", aside / "hf", aside / "dcp"))
-            seconds["verify"].append(timed(arguments.dsv3, "ckpt", "verify", aside / "dcp"))
-            seconds["to HF"].append(timed(arguments.dsv3, "convert", aside / "dcp", aside / "back"))
+            bench.run("to DCP", dsv3, "convert", aside / "hf", aside / "dcp")
+            bench.run("verify", dsv3, "ckpt", "verify", aside / "dcp")
+            bench.run("to HF", dsv3, "convert", aside / "dcp", aside / "back")
             for name in ("dcp", "back"):
                 shutil.rmtree(aside / name)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    copy = statistics.median(seconds["cp"])
-    print(f"{total / 1e9:.2f} GB; cp + sync {total / 1e9 / copy:.2f} GB/s")
-    slow = []
-    for name in ("to DCP", "to HF", "verify"):
-        middle = statistics.median(seconds[name])
-        rate, ratio = total / 1e9 / middle, copy / middle
-        print(f"{name}: {rate:.2f} GB/s, {ratio:.2f} of cp + sync")
-        if rate < len(os.sched_getaffinity(0)) if name == "verify" else ratio < 0.7:
-            slow.append(name)
-    print(f"peak memory of any of them: {peak / 1e6:.0f} MB")
+            if arguments.peer:
+                said = bench.run("Python", arguments.peer, "-W", "ignore", "-c", DCP_SAVE, aside / "hf", aside / "dcp")
+                for name, seconds in zip(("read and dcp.save", "dcp.save alone"), said.split()):
+                    bench.keep(name, float(seconds), bench.peak["Python"])
+                shutil.rmtree(aside / "dcp")
+    print(f"{total / 1e9:.2f} GB")
+    for name in bench.seconds:
+        print(f"{name}: {total / 1e9 / bench.median(name):.2f} GB/s, {bench.median('cp + sync') / bench.median(name):.2f} of "
+              f"cp + sync, peak memory {bench.peak[name] / 1e6:.0f} MB")
+    ours = ("to DCP", "to HF", "verify")
+    slow = [name for name in ours[:2] if bench.median("cp + sync") < 0.7 * bench.median(name)]
+    slow += ["verify"] * (total / 1e9 / bench.median("verify") < len(os.sched_getaffinity(0)))
     if arguments.check and slow:
         print(f"too slow: {', '.join(slow)}")
-    sys.exit(1 if peak >= 1e9 or (arguments.check and slow) else 0)
+    sys.exit(1 if max(bench.peak[name] for name in ours) >= 1e9 or (arguments.check and slow) else 0)
 
 
 if __name__ == "__main__":
