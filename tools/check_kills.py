@@ -109,7 +109,8 @@ class Training:
     def check(self, every):
         """(disturbed runs, wrong ones)"""
         name = "asynchronous" if self.asynchronous else "synchronous"
-        met = self.others if self.asynchronous else self.first
+        # The first opens of the main thread, of the same numbers, are the program's libraries.
+        met = [place for place in self.others if place.call != "openat"] if self.asynchronous else self.first
         for call in dict.fromkeys(place.call for place in met):
             of = Counter(owner(place.path) for place in met if place.call == call)
             print(f"{name}: {call}: " + ", ".join(f"{count} of {what}" for what, count in of.items()), flush=True)
