@@ -33,9 +33,13 @@ def save_model(folder):
     model.to(torch.bfloat16).save_pretrained(folder)
 
 
+def tensors_of(folder):
+    return {k: v for file in sorted(folder.glob("*.safetensors")) for k, v in load_file(file).items()}
+
+
 def weights_of(folder):
     """fp32; FP8 codes times the scales of their blocks of 128 x 128."""
-    stored = {k: v for file in sorted(folder.glob("*.safetensors")) for k, v in load_file(file).items()}
+    stored = tensors_of(folder)
     weights = {}
     for name, tensor in stored.items():
         if name.endswith("_scale_inv"):

@@ -65,11 +65,6 @@ std::vector<fs::path> candidates(const Mesh& mesh, const fs::path& run) {
   return folders;
 }
 
-bool has_manifest(const fs::path& folder) {
-  std::error_code error;
-  return fs::exists(folder / kManifestName, error);
-}
-
 Resumed resume_from(Model& model, Optimizer& optimizer, const RunConfig& run, const fs::path& folder,
                     const std::function<void(const std::string&)>& warn) {
   const SavedState state = load_checkpoint(model, optimizer, folder);

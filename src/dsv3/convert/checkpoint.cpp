@@ -42,9 +42,8 @@ fs::path checkpoint_folder(const fs::path& path) {
   return !own && fs::is_directory(path / "hf", error) ? path / "hf" : path;
 }
 
-std::string passed_by(const fs::path& path) {
+std::string passed_by(const fs::path& path, const fs::path& taken) {
   const std::vector<int64_t> steps = list_checkpoints(path);
-  const fs::path taken = checkpoint_folder(path);
   if (steps.empty() || taken == checkpoint_path(path, steps.front())) return {};
   return printable(checkpoint_path(path, steps.front()).string(), 400) +
          " cannot be read: " + printable(taken.string(), 400) + " is taken";
@@ -54,10 +53,7 @@ Checkpoint::Checkpoint(const fs::path& path) : path_(checkpoint_folder(path)), s
 
 std::string Checkpoint::format() const { return is_dcp_folder(path_) ? "dcp" : "safetensors"; }
 
-bool Checkpoint::has_manifest() const {
-  std::error_code error;
-  return fs::exists(path_ / kManifestName, error);
-}
+bool Checkpoint::has_manifest() const { return dsv3::has_manifest(path_); }
 
 std::optional<Json> Checkpoint::state() const {
   const auto* dcp = dynamic_cast<const DcpFolder*>(store_.get());
@@ -79,8 +75,7 @@ VerifyResult verify_checkpoint(const fs::path& path, int threads) {
                       .bytes = 0,
                       .damaged = {},
                       .unlisted = {}};
-  std::error_code error;
-  if (fs::exists(result.path / kManifestName, error)) {
+  if (has_manifest(result.path)) {
     FolderCheck check = verify_folder(result.path, {}, threads);
     result.verified = true;
     result.verdict = "equal to manifest.json";

@@ -34,9 +34,9 @@ class Checkpoint {
 // The folder that a path stands for: of a run, its newest checkpoint whose names can be read, else its hf/;
 // else the path itself.
 std::filesystem::path checkpoint_folder(const std::filesystem::path& path);
-// What a command that takes it says when it is not the newest of the run: "X cannot be read: Y is taken";
-// else empty.
-std::string passed_by(const std::filesystem::path& path);
+// What a command says that takes this folder of a path, when it is not the run's newest checkpoint: "X cannot
+// be read: Y is taken"; else empty.
+std::string passed_by(const std::filesystem::path& path, const std::filesystem::path& taken);
 
 struct VerifyResult {
   std::filesystem::path path;

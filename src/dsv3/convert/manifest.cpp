@@ -35,6 +35,11 @@ FileHashes BlockHasher::finish() {
   return std::exchange(hashes_, {});
 }
 
+bool has_manifest(const std::filesystem::path& folder) {
+  std::error_code error;
+  return std::filesystem::exists(folder / kManifestName, error);
+}
+
 FileHashes hash_file(const std::filesystem::path& path) { return hash_file(path, {}); }
 
 FileHashes hash_file(const std::filesystem::path& path, const FileHashes& tail) {

@@ -60,6 +60,9 @@ FileHashes hash_file(const std::filesystem::path& path);
 // The same where the hashes of its last bytes, from the start of a block on, are known.
 FileHashes hash_file(const std::filesystem::path& path, const FileHashes& tail);
 
+// Whether the folder has one; what it says is another question.
+bool has_manifest(const std::filesystem::path& folder);
+
 struct Manifest {
   std::map<std::string, FileHashes> files;  // by plain file name
 

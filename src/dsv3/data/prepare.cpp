@@ -214,9 +214,7 @@ PrepareSummary prepare(const PrepareOptions& options) {
   const std::unique_ptr<const Tokenizer> tokenizer = open_tokenizer(options.tokenizer);
   const int32_t eos = find_eos(*tokenizer, options.eos);
 
-  std::error_code failed;
-  if (options.out.has_parent_path()) fs::create_directories(options.out.parent_path(), failed);
-  if (failed) throw RunError(printable(options.out.parent_path().string()), failed.message());
+  create_folders(options.out.parent_path());
 
   PrepareSummary summary;
   PrepareFolder folder(options.out, identity_of(options, files, *tokenizer, eos));

@@ -178,11 +178,10 @@ TrainTokenizerSummary train_tokenizer(const TrainTokenizerOptions& options) {
     throw UsageError("--vocab-size", fmt::format("{}: a file of {} bytes, at most {} can be read",
                                                  options.vocab_size, json.size(), kMaxTokenizerFile));
   }
-  std::error_code failed;
-  if (file.has_parent_path()) fs::create_directories(file.parent_path(), failed);
-  if (failed) throw RunError(printable(file.parent_path().string()), failed.message());
+  create_folders(file.parent_path());
   // Away before the tokens change: no end of a document is better than that of other tokens.
-  fs::remove(config, failed);
+  std::error_code ignored;
+  fs::remove(config, ignored);
   write_atomically(file, json);
   write_atomically(config, config_text(options));
   summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

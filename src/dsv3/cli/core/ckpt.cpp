@@ -32,7 +32,7 @@ void print_json(const Json& json) {
 
 Checkpoint open(const std::filesystem::path& path) {
   Checkpoint checkpoint(path);
-  if (const std::string text = passed_by(path); !text.empty())
+  if (const std::string text = passed_by(path, checkpoint.path()); !text.empty())
     fmt::print(stderr, "dsv3: warning: {}\n", text);
   return checkpoint;
 }

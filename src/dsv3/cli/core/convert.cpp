@@ -74,7 +74,7 @@ void parse_part(const std::string& text, ConvertOptions& options) {
 }
 
 int run(const std::string& source, const std::string& target, const ConvertOptions& options, bool json) {
-  if (const std::string text = passed_by(source); !text.empty())
+  if (const std::string text = passed_by(source, checkpoint_folder(source)); !text.empty())
     fmt::print(stderr, "dsv3: warning: {}\n", text);
   ConvertSummary summary;
   {

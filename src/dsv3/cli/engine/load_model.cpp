@@ -43,9 +43,10 @@ std::filesystem::path model_folder(const std::filesystem::path& path, const std:
   std::error_code error;
   if (!std::filesystem::is_directory(path, error))
     throw UsageError(flag, printable(path.string(), 400) + ": no such folder");
-  if (const std::string text = passed_by(path); !text.empty())
+  const std::filesystem::path folder = checkpoint_folder(path);
+  if (const std::string text = passed_by(path, folder); !text.empty())
     fmt::print(stderr, "dsv3: warning: {}\n", text);
-  return checkpoint_folder(path);
+  return folder;
 }
 
 LoadedModel load_model(const ModelFlags& model, std::vector<std::string> flags, bool gradients,

@@ -103,11 +103,10 @@ int64_t RunFolder::begin(const RunConfig& run, int64_t step, bool done) const {
   std::error_code ignored;
   const bool ended_before = fs::exists(hf, ignored);
   if (ended_before && step == 0)
-    throw UsageError("train.out",
-                     printable(out.string(), 400) +
-                         ": holds hf/ of a run that ended, and no checkpoint to go "
-                         "on from",
-                     "name another folder; model.init takes the weights of hf/");
+    throw UsageError(
+        "train.out",
+        printable(out.string(), 400) + ": holds hf/ of a run that ended, and no checkpoint to go on from",
+        "name another folder; model.init takes the weights of hf/");
   remove_unfinished(out);
   set_aside_after(out, step);
   std::vector<fs::path> leftovers;
