@@ -24,5 +24,6 @@ dsv3::Mesh own_groups(const char* path) {
                                  .expert_data = group("expert_data", rank % 2, 2, world / 2),
                                  .expert = group("expert", rank / 2 * 2, 1, 2),
                                  .replicate = {},
-                                 .world = {}});
+                                 .world = {},
+                                 .store = store});
 }

@@ -195,13 +195,20 @@ int free_port() {
 }
 
 // What torchrun gives its processes, without torchrun.
+std::vector<std::string> rank_env(int rank, int world, int port, const std::string& job) {
+  return {"RANK=" + std::to_string(rank),
+          "WORLD_SIZE=" + std::to_string(world),
+          "LOCAL_RANK=" + std::to_string(rank),
+          "LOCAL_WORLD_SIZE=" + std::to_string(world),
+          "MASTER_ADDR=127.0.0.1",
+          "OMP_NUM_THREADS=1",
+          "MASTER_PORT=" + std::to_string(port),
+          "TORCHELASTIC_RUN_ID=" + job};
+}
+
 Result rank_of(int rank, int world, int port, const std::vector<std::string>& args,
                const std::string& job = "none") {
-  return dsv3(args,
-              {.env = {"RANK=" + std::to_string(rank), "WORLD_SIZE=" + std::to_string(world),
-                       "LOCAL_RANK=" + std::to_string(rank), "LOCAL_WORLD_SIZE=" + std::to_string(world),
-                       "MASTER_ADDR=127.0.0.1", "OMP_NUM_THREADS=1", "MASTER_PORT=" + std::to_string(port),
-                       "TORCHELASTIC_RUN_ID=" + job}});
+  return dsv3(args, {.env = rank_env(rank, world, port, job)});
 }
 
 TEST(Ranks, MeetAtAnAddress) {
@@ -295,6 +302,32 @@ TEST(Ranks, ARankThatComesTwiceIsSeen) {
   const std::string errors = results[1].err + results[2].err;
   EXPECT_NE(errors.find("rank 1 came twice"), std::string::npos) << errors;
   for (const Result& result : results) EXPECT_EQ(result.code, 1) << result.err;
+}
+
+// Without --nproc nobody watches the ranks: who is left names the one that is gone, also when the store went
+// with it.
+TEST(Ranks, ARankThatDiesAtAnAddressIsNamedByTheOther) {
+  for (const int victim : {0, 1}) {
+    SCOPED_TRACE(victim);
+    TempDir dir;
+    const int port = free_port();
+    const std::vector<std::string> args =
+        train(dir / "run", {"--parallel.ep=2", "--parallel.timeout_s=10"}, 1000000);
+    Result left;
+    std::thread other([&] { left = rank_of(1 - victim, 2, port, args); });
+    std::thread dies([&] {
+      std::vector<std::string> command = {"-c", "echo $$ > " + (dir / "pid").string() + "; exec \"$@\"", "sh",
+                                          dsv3_program().string()};
+      command.insert(command.end(), args.begin(), args.end());
+      const Result killed = run_program("/bin/sh", command, {.env = rank_env(victim, 2, port, "none")});
+      EXPECT_EQ(killed.code, -SIGKILL);
+    });
+    EXPECT_TRUE(eventually([&] { return count(read_file(dir / "run" / "metrics.jsonl"), "\n") >= 3; }));
+    ::kill(std::stoi(read_file(dir / "pid")), SIGKILL);
+    other.join();
+    dies.join();
+    expect_failure(left, ExitCode::failed, {"in group", "missing rank " + std::to_string(victim)});
+  }
 }
 
 // Two hosts: network namespaces that a veth pair joins. Needs the right to make them.

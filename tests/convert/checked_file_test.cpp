@@ -98,6 +98,20 @@ TEST_F(CheckedFileTest, SizeIsComparedFirst) {
   EXPECT_THROW(CheckedFile(path_, nullptr).read({}, 101), InputError);
 }
 
+// A large model has hundreds of files, each read in part by who opens it.
+TEST_F(CheckedFileTest, ManyFilesTakeTheMemoryOfAFew) {
+  std::vector<std::unique_ptr<CheckedFile>> files;
+  const int64_t before = test::memory_status("VmRSS:");
+  for (int i = 0; i < 60; ++i) {
+    files.push_back(std::make_unique<CheckedFile>(path_, &hashes_));
+    EXPECT_EQ(read(*files.back(), 8, 8), bytes_.substr(8, 8));
+  }
+  EXPECT_EQ(read(*files.front(), 100, 8), bytes_.substr(100, 8));
+  EXPECT_LT(test::memory_status("VmRSS:") - before, 12 * static_cast<int64_t>(kManifestBlock));
+  files.clear();
+  EXPECT_LT(test::memory_status("VmRSS:") - before, 2 * static_cast<int64_t>(kManifestBlock));
+}
+
 TEST_F(CheckedFileTest, ManyThreads) {
   const CheckedFile file(path_, &hashes_);
   std::atomic<int> wrong = 0;

@@ -24,6 +24,8 @@ TEST_F(Convert, ToDcpAndBackIsEqualByteForByte) {
     SCOPED_TRACE(name);
     const fs::path from = hf(name, config);
     EXPECT_TRUE(run(from, dir / (name + "-dcp"), FolderFormat::dcp).complete);
+    // A state_dict() of a tied model has both.
+    EXPECT_NE(DcpFolder(dir / (name + "-dcp")).find("lm_head.weight"), nullptr);
     EXPECT_TRUE(run(dir / (name + "-dcp"), dir / (name + "-back"), FolderFormat::hf).complete);
     EXPECT_EQ(bytes_of(from / "model.safetensors"), bytes_of(dir / (name + "-back/model.safetensors")));
     for (const char* folder : {"-dcp", "-back"}) {

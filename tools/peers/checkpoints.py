@@ -63,21 +63,20 @@ def all_equal(ours, theirs):
     return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
-def trained_run(dsv3, aside):
+def trained_run(dsv3, run, *flags):
     """A run of two ranks with expert parallelism, saved at step 3."""
-    run = aside / "run"
     subprocess.run([dsv3, "train", TRAJECTORY / "run.toml", "--nproc", "2", "--parallel.ep=2", "--train.steps=3",
-                    "--train.global_batch=4", "--train.dtype=fp32", "--checkpoint.every=3", f"--train.out={run}"],
+                    "--train.global_batch=4", "--train.dtype=fp32", "--checkpoint.every=3", f"--train.out={run}", *flags],
                    check=True, stdout=subprocess.DEVNULL)
     return run
 
 
 def check_python_loads_ours(dsv3, aside, run):
     """dcp.load into a stock model: the exported weights bit for bit, dsv3's logits."""
-    folder = run / "checkpoints" / "step-3"
-    subprocess.run([dsv3, "export", run, aside / "exported", "--dtype", "fp32"], check=True, stdout=subprocess.DEVNULL)
-    theirs = load_model(aside / "exported")
-    model = load_model(aside / "exported")
+    folder, exported = run / "checkpoints" / "step-3", run.with_name(run.name + "-exported")
+    subprocess.run([dsv3, "export", run, exported, "--dtype", "fp32"], check=True, stdout=subprocess.DEVNULL)
+    theirs = load_model(exported)
+    model = load_model(exported)
     with torch.no_grad():
         for tensor in model.state_dict().values():
             tensor.zero_()
@@ -86,7 +85,7 @@ def check_python_loads_ours(dsv3, aside, run):
     model.load_state_dict(state)
     equal = all_equal(model.state_dict(), theirs.state_dict())
     error = relative(dsv3_trace(dsv3, aside, folder), transformers_logits(model))
-    print(f"dcp.load of our checkpoint: weights {'equal' if equal else 'DIFFER'}, logits' relative error {error:.2g}")
+    print(f"dcp.load of our checkpoint ({run.name}): weights {'equal' if equal else 'DIFFER'}, logits' relative error {error:.2g}")
     return equal and error <= 1e-5
 
 
@@ -223,8 +222,9 @@ def save_fsdp1(rank, out, port_folder):
 
 
 def check_all(dsv3, aside):
-    run = trained_run(dsv3, aside)
-    return [check_python_loads_ours(dsv3, aside, run), check_optimizer(run),
+    run = trained_run(dsv3, aside / "run")
+    tied = trained_run(dsv3, aside / "tied", "--model.init=", "--model.tie_word_embeddings=true")
+    return [check_python_loads_ours(dsv3, aside, run), check_optimizer(run), check_python_loads_ours(dsv3, aside, tied),
             check_we_load_fsdp(dsv3, aside, "save", "FSDP2"),
             check_we_load_fsdp(dsv3, aside, "save-fsdp1", "FSDP1"),
             check_round_trip(dsv3, aside), check_fp8_reader(dsv3, aside), check_main_path(dsv3, aside)]

@@ -2,14 +2,17 @@
 
   run.py [--dsv3 PATH] [--seed N]     goldens made anew; dsv3 trace on every golden and on a random configuration; a
                                       folder that dsv3 train exported, read by from_pretrained; 20 steps on two
-                                      ranks against transformers under FSDP2; two ranks started by torchrun;
+                                      ranks against transformers under FSDP2; two ranks started by torchrun, on one
+                                      host and on two (network namespaces);
                                       checkpoints read by Python and of Python (checkpoints.py)
   run.py [--dsv3 PATH] NAME...        dsv3 trace on these goldens alone
 """
 
 import argparse
+import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -150,21 +153,58 @@ def check_fsdp2(dsv3, aside):
     return len(relative) == steps and first["loss"] <= 1e-6 and first["grad_norm"] <= 1e-5 and worst <= 0.02
 
 
+@contextlib.contextmanager
+def two_hosts():
+    """Two network namespaces that a veth pair joins: their names, or None where they can't be made."""
+    names = [f"dsv3-{os.getpid()}{end}" for end in "ab"]
+
+    def ip(*words):
+        return subprocess.run(["ip", *words], stderr=subprocess.DEVNULL).returncode == 0
+
+    made = False
+    try:
+        made = shutil.which("ip") is not None and all(ip("netns", "add", name) for name in names)
+        made = made and ip("link", "add", "veth0", "netns", names[0], "type", "veth", "peer", "name", "veth0", "netns",
+                           names[1])
+        for at, name in enumerate(names if made else []):
+            made &= ip("-n", name, "addr", "add", f"10.88.0.{at + 1}/24", "dev", "veth0")
+            made &= all(ip("-n", name, "link", "set", link, "up") for link in ("lo", "veth0"))
+        yield names if made else None
+    finally:
+        for name in names if made else []:
+            ip("netns", "del", name)
+
+
 def check_torchrun(dsv3, aside):
-    """torchrun's own agent and store start two ranks; equal to --nproc 2 to the last digit."""
+    """torchrun's own agent and store start two ranks, on one host and on two; equal to --nproc 2 to the last digit."""
     flags = ["train", ROOT / "tests" / "golden" / "trajectory" / "run.toml", "--train.steps=3", "--train.global_batch=4",
              "--parallel.ep=2"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--no-python", "--nnodes=1", "--nproc-per-node=2",
-                "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
-    runs = {"torchrun": [*torchrun, dsv3, *flags], "nproc": [dsv3, *flags, "--nproc", "2"]}
-    lines = {}
-    for name, command in runs.items():
-        subprocess.run([*map(str, command), f"--train.out={aside}/{name}"], check=True, stdout=subprocess.DEVNULL)
+    agent = [sys.executable, "-m", "torch.distributed.run", "--no-python", "--rdzv-backend=c10d"]
+
+    def fields(name, commands, **env):
+        """The lines of metrics.jsonl that the commands, running together, write: without times and memory."""
+        running = [subprocess.Popen([*map(str, command), f"--train.out={aside}/{name}"], stdout=subprocess.DEVNULL,
+                                    env=dict(os.environ, OMP_NUM_THREADS="1", **env)) for command in commands]
+        if [process.wait() for process in running] != [0] * len(running):
+            return []
         rows = [json.loads(line) for line in open(aside / name / "metrics.jsonl")]
-        lines[name] = [{k: v for k, v in row.items() if not k.endswith("_s") and k != "mem_bytes"} for row in rows]
-    equal = len(lines["nproc"]) == 3 and lines["torchrun"] == lines["nproc"]
-    print(f"torchrun: {'equal to' if equal else 'differs from'} --nproc 2")
-    return equal
+        return [{k: v for k, v in row.items() if not k.endswith("_s") and k != "mem_bytes"} for row in rows]
+
+    expected = fields("nproc", [[dsv3, *flags, "--nproc", "2"]])
+    one = fields("one", [[*agent, "--nnodes=1", "--nproc-per-node=2", "--rdzv-endpoint=127.0.0.1:0", dsv3, *flags]])
+    good = [len(expected) == 3 and one == expected]
+    print(f"torchrun: {'equal to' if good[-1] else 'differs from'} --nproc 2")
+    with two_hosts() as hosts:
+        if hosts is None:
+            print("torchrun on two hosts: skipped, network namespaces can't be made here (iproute2, root)")
+            return good
+        two = fields("two", [["ip", "netns", "exec", host, *agent, "--nnodes=2", "--nproc-per-node=1", "--rdzv-id=two",
+                              "--rdzv-endpoint=10.88.0.1:29400", f"--rdzv-conf=is_host={1 - at}",
+                              f"--local-addr=10.88.0.{at + 1}", dsv3, *flags]
+                             for at, host in enumerate(hosts)], GLOO_SOCKET_IFNAME="veth0")
+    good.append(two == expected)
+    print(f"torchrun on two hosts: {'equal to' if good[-1] else 'differs from'} --nproc 2")
+    return good
 
 
 def main():
@@ -186,7 +226,7 @@ def main():
             good.append(check(arguments.dsv3, random, f"random configuration {arguments.seed}"))
             good.append(check_export(arguments.dsv3, Path(aside)))
             good.append(check_fsdp2(arguments.dsv3, Path(aside)))
-            good.append(check_torchrun(arguments.dsv3, Path(aside)))
+            good += check_torchrun(arguments.dsv3, Path(aside))
         with tempfile.TemporaryDirectory() as aside:
             good += checkpoints.check_all(arguments.dsv3, Path(aside))
     print(f"peers: {sum(good)} of {len(good)} comparisons equal")

@@ -86,6 +86,7 @@ class AtomicFile {
   bool stays_ = false;  // when destroyed before commit()
   int fd_ = -1;
   uint64_t size_ = 0;
+  uint64_t started_ = 0;  // bytes that the disk was told to begin with, see [Note: write-behind]
 };
 
 // A file that grows by lines while its run goes on. A disk can be full for a moment, by a checkpoint that

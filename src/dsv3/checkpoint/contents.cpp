@@ -30,7 +30,7 @@ const Optimizer::Moments* moments_of(const Optimizer& optimizer, const FlatUnit&
 
 std::vector<SavedRange> saved_ranges(Model& model, Optimizer& optimizer, bool all) {
   const MeshLayout& layout = model.mesh().layout();
-  const int64_t replica = model.mesh().rank() / layout.shard;
+  const int64_t replica = model.mesh().replicate().rank();
   const bool first_rank = model.mesh().rank() == 0;
   std::vector<SavedRange> ranges;
   for (size_t u = 0; u < model.flat_units().size(); ++u) {
@@ -40,7 +40,9 @@ std::vector<SavedRange> saved_ranges(Model& model, Optimizer& optimizer, bool al
     for (const FlatUnit::Piece& piece : unit.pieces()) {
       const ParamSpec& spec = *piece.spec;
       const auto part = [&](const at::Tensor& shard) { return shard.narrow(0, piece.offset, piece.count); };
-      ranges.push_back({spec.name, {spec.name}, spec.shape, piece.element, part(unit.master())});
+      const auto keys = all ? std::vector{spec.name} : dcp_keys(spec, model.config());
+      for (const std::string& key : keys)
+        ranges.push_back({key, {key}, spec.shape, piece.element, part(unit.master())});
       if (moments == nullptr) continue;
       ranges.push_back(moment(spec, kFirst, spec.shape, piece.element, part(moments->first)));
       ranges.push_back(moment(spec, kSecond, spec.shape, piece.element, part(moments->second)));

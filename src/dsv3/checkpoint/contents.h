@@ -20,7 +20,8 @@ struct SavedRange {
 };
 
 // This rank's ranges of master weights and moments, and on rank 0 of the world the router biases. Replicas
-// share the units among them when saving (all = false); for loading each needs all.
+// share the units among them when saving (all = false), under all of dcp_keys; for loading each needs all,
+// once.
 std::vector<SavedRange> saved_ranges(Model& model, Optimizer& optimizer, bool all);
 
 void write_range(DcpFileWriter& writer, const SavedRange& range);

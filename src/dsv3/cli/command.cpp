@@ -9,10 +9,13 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <filesystem>
 #include <new>
 
 #include "dsv3/base/error.h"
+#include "dsv3/base/file.h"
+#include "dsv3/base/json.h"
 #include "dsv3/base/trace.h"
 #include "dsv3/config/run_config.h"
 
@@ -100,23 +103,32 @@ void flush_output() {
   if (failed) throw RunError("standard output", std::strerror(errno));
 }
 
+// torchrun's report names the first rank that failed, and shows what it left in this file.
+void tell_torchrun(const std::string& line) {
+  const char* file = std::getenv("TORCHELASTIC_ERROR_FILE");
+  if (!file || !*file) return;
+  try {
+    const Json error = {{"message", "dsv3: error: " + printable(line, 8192)},
+                        {"timestamp", std::to_string(std::time(nullptr))}};
+    write_atomically(file, error.dump());
+  } catch (const std::exception&) {  // the line on stderr is there
+  }
+}
+
 int report(const std::string& line, ExitCode code) {
   const char* level = std::getenv("DSV3_LOG_LEVEL");
   std::string text = fmt::format("dsv3: error: {}\n", printable(line, 8192));
   if (level && std::string_view(level) == "debug") text += last_error_trace();
   std::fputs(text.c_str(), stderr);  // not fmt's print, which throws when nobody can be told
+  tell_torchrun(line);
   return static_cast<int>(code);
 }
 
 }  // namespace
 
-int run_command(int argc, char** argv, std::span<const Command> commands) {
-  install_signals();
-  raise_file_limit();
+int reported(const std::function<int()>& body) {
   try {
-    const int code = dispatch({argv + std::min(argc, 1), argv + argc}, argv, commands);
-    flush_output();
-    return code;
+    return body();
   } catch (const Error& error) {
     return report(error.what(), error.code());
   } catch (const std::bad_alloc&) {
@@ -126,6 +138,16 @@ int run_command(int argc, char** argv, std::span<const Command> commands) {
     const std::string text = error.what();
     return report("internal error: " + text.substr(0, text.find('\n')), ExitCode::failed);
   }
+}
+
+int run_command(int argc, char** argv, std::span<const Command> commands) {
+  install_signals();
+  raise_file_limit();
+  return reported([&] {
+    const int code = dispatch({argv + std::min(argc, 1), argv + argc}, argv, commands);
+    flush_output();
+    return code;
+  });
 }
 
 std::string engine_path() {

@@ -31,6 +31,11 @@ struct Command {
 // adds the call stack to an error.
 int run_command(int argc, char** argv, std::span<const Command> commands);
 
+// What `body` returns; or an exception of it as one line on stderr, and its exit code. A command that holds
+// groups of ranks runs in it what can fail: groups whose peers are gone take seconds to close, and the line
+// comes before.
+int reported(const std::function<int()>& body);
+
 // libexec/dsv3/dsv3-engine beside this program's folder. DSV3_ENGINE in the environment names another; it is
 // there for the tests alone.
 std::string engine_path();

@@ -3,9 +3,11 @@
 #include <ATen/ATen.h>
 
 #include <numeric>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 
 #include "dsv3/base/error.h"
 #include "dsv3/comm/buffer_pool.h"
+#include "dsv3/comm/silent_ranks.h"
 
 namespace dsv3 {
 namespace {
@@ -144,12 +146,19 @@ Mesh mesh_from_groups(const CallerGroups& groups, at::Device device) {
              groups.expert_data);
   same_place("the ranks of replicate have different places in their data groups", groups.data,
              groups.replicate);
-  return Mesh::from_transports({.world = transport(groups.world ? groups.world : groups.data),
-                                .data = transport(groups.data),
-                                .replicate = transport(groups.replicate),
-                                .expert = transport(groups.expert),
-                                .expert_data = transport(groups.expert_data)},
-                               device);
+  Mesh mesh = Mesh::from_transports({.world = transport(groups.world ? groups.world : groups.data),
+                                     .data = transport(groups.data),
+                                     .replicate = transport(groups.replicate),
+                                     .expert = transport(groups.expert),
+                                     .expert_data = transport(groups.expert_data)},
+                                    device);
+  if (groups.store) {
+    const auto store = c10::make_intrusive<c10d::PrefixStore>("dsv3 mesh", groups.store);
+    mesh.log().missing = [store, rank = mesh.rank(), world = mesh.world_size()](uint64_t) {
+      return silent_ranks(store, rank, world, "");
+    };
+  }
+  return mesh;
 }
 
 }  // namespace dsv3

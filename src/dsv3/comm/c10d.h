@@ -2,6 +2,7 @@
 // The one public header that shows c10d: groups that a program of one's own has already.
 
 #include <torch/csrc/distributed/c10d/Backend.hpp>
+#include <torch/csrc/distributed/c10d/Store.hpp>
 
 #include "dsv3/comm/mesh.h"
 
@@ -15,6 +16,8 @@ struct CallerGroups {
   c10::intrusive_ptr<c10d::Backend> expert;       // those that share the experts among them: consecutive
   c10::intrusive_ptr<c10d::Backend> replicate;    // equal shards of the copies; none: one copy
   c10::intrusive_ptr<c10d::Backend> world;        // all ranks; none with one copy: data
+  c10::intrusive_ptr<c10d::Store>
+      store;  // of all ranks: a collective that fails names who is silent. May be none
 };
 
 // A mesh over the caller's groups; its layout follows from their sizes. UsageError when these contradict each

@@ -10,7 +10,6 @@
 
 #include <cerrno>
 #include <cstring>
-#include <future>
 #include <memory>
 #include <numeric>
 #include <thread>
@@ -21,6 +20,7 @@
 #include "dsv3/base/error.h"
 #include "dsv3/comm/backends.h"
 #include "dsv3/comm/rank_status.h"
+#include "dsv3/comm/silent_ranks.h"
 
 namespace dsv3 {
 namespace {
@@ -85,15 +85,6 @@ StorePtr open_store(const LaunchEnv& env, std::chrono::milliseconds timeout) {
   return c10::make_intrusive<c10d::TCPStore>(env.host, options);
 }
 
-// Ranks that did not write their key: they never reached this point.
-std::string absent(const StorePtr& store, const std::string& key, int world) {
-  std::string names;
-  for (int rank = 0; rank < world; ++rank)
-    if (!store->check({key + std::to_string(rank)}))
-      names += (names.empty() ? "rank " : ", rank ") + std::to_string(rank);
-  return names;
-}
-
 // Rank 0 serves the store: it may not leave before the others have seen what it saw.
 void let_others_look(const StorePtr& store, const LaunchEnv& env) {
   store->add("looked", 1);
@@ -108,7 +99,8 @@ void meet(const StorePtr& store, const LaunchEnv& env, const MeshLayout& layout,
                            " ep " + std::to_string(layout.ep);
   if (store->add("came " + std::to_string(env.rank), 1) > 1)
     throw RunError(place, "rank " + std::to_string(env.rank) + " came twice",
-                   "two jobs share this place, or RANK is exported to all ranks");
+                   std::string("two jobs share this place, or RANK is exported to all ranks") +
+                       (env.folder.empty() ? "" : "; or a job that was killed left this folder: remove it"));
   store->set("rank " + std::to_string(env.rank), std::vector<uint8_t>(mine.begin(), mine.end()));
   for (int rank = 0; rank < env.world; ++rank) {
     const std::string key = "rank " + std::to_string(rank);
@@ -116,7 +108,7 @@ void meet(const StorePtr& store, const LaunchEnv& env, const MeshLayout& layout,
     try {
       theirs = store->get(key);
     } catch (const std::exception&) {
-      throw RunError(place, "not all ranks came: missing " + absent(store, "rank ", env.world),
+      throw RunError(place, "not all ranks came: missing " + absent_ranks(store, "rank ", env.world),
                      "raise parallel.timeout_s if they start slowly");
     }
     if (std::string(theirs.begin(), theirs.end()) != mine) {
@@ -128,25 +120,6 @@ void meet(const StorePtr& store, const LaunchEnv& env, const MeshLayout& layout,
                      "two jobs share this place");
     }
   }
-}
-
-// Says in the store that a collective failed here, and names who does not say so within two seconds; or rank
-// 0, when the store that it serves does not answer. On a thread of its own: a cut link to the store, or a
-// rank 0 that is stopped, is waited for without end.
-std::string silent_ranks(const StorePtr& store, const LaunchEnv& env) {
-  const auto answer = std::make_shared<std::promise<std::string>>();
-  std::future<std::string> names = answer->get_future();
-  std::thread([store, env, answer] {
-    try {
-      store->set("late " + std::to_string(env.rank), std::vector<uint8_t>{1});
-      std::this_thread::sleep_for(std::chrono::seconds(2));
-      answer->set_value(absent(store, "late ", env.world));
-    } catch (const std::exception&) {
-      answer->set_value("");  // the store went with the rank that served it
-    }
-  }).detach();
-  if (names.wait_for(std::chrono::seconds(4)) == std::future_status::ready) return names.get();
-  return env.agent_store || !env.folder.empty() ? "" : "rank 0 (the store that it serves does not answer)";
 }
 
 }  // namespace
@@ -175,7 +148,8 @@ Mesh join(const LaunchEnv& env, const MeshLayout& layout, at::Device device, int
   } catch (const Error&) {
     throw;
   } catch (const std::exception& error) {
-    throw RunError(place, "the ranks could not meet: " + transport_error(error));
+    throw RunError(place, "the ranks could not meet: " + transport_error(error),
+                   env.one_host() ? "" : "name the network interface between the hosts by GLOO_SOCKET_IFNAME");
   }
   Mesh mesh = Mesh::from_transports(transports, device);
   // Gloo names nobody. With a board the ranks see each other; without, a rank whose collective failed says so
@@ -183,7 +157,10 @@ Mesh join(const LaunchEnv& env, const MeshLayout& layout, at::Device device, int
   if (env.launcher == LaunchEnv::Launcher::own)
     publish_status(mesh.log(), env.folder + "/board");
   else
-    mesh.log().missing = [folder_end, store, env](uint64_t) { return silent_ranks(store, env); };
+    mesh.log().missing = [folder_end, store, env](uint64_t) {
+      const bool served = !env.agent_store && env.folder.empty();
+      return silent_ranks(store, env.rank, env.world, served ? "rank 0" : "");
+    };
   // Nobody goes on, and perhaps ends with an error of its own, while others are still connecting.
   mesh.sum(std::vector<int64_t>{1}, "rendezvous");
   return mesh;

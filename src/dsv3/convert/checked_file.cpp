@@ -10,6 +10,49 @@
 
 namespace dsv3 {
 namespace fs = std::filesystem;
+namespace {
+
+// Blocks that were read for a part of them: short reads follow each other. Few for the whole process, since a
+// large model has hundreds of files.
+class BlockCache {
+ public:
+  using Bytes = std::shared_ptr<const std::vector<std::byte>>;
+
+  Bytes find(const CheckedFile* file, uint64_t block) {
+    const std::lock_guard lock(mutex_);
+    const auto it = std::ranges::find_if(
+        entries_, [&](const Entry& entry) { return entry.file == file && entry.block == block; });
+    if (it == entries_.end()) return nullptr;
+    std::rotate(entries_.begin(), it, it + 1);
+    return entries_.front().bytes;
+  }
+  void keep(const CheckedFile* file, uint64_t block, Bytes bytes) {
+    const std::lock_guard lock(mutex_);
+    if (entries_.size() == kBlocks) entries_.pop_back();
+    entries_.insert(entries_.begin(), {file, block, std::move(bytes)});
+  }
+  void forget(const CheckedFile* file) {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(entries_, [&](const Entry& entry) { return entry.file == file; });
+  }
+
+ private:
+  static constexpr size_t kBlocks = 8;
+  struct Entry {
+    const CheckedFile* file;
+    uint64_t block;
+    Bytes bytes;
+  };
+  std::mutex mutex_;
+  std::vector<Entry> entries_;  // the last used first
+};
+
+BlockCache& block_cache() {
+  static BlockCache cache;
+  return cache;
+}
+
+}  // namespace
 
 CheckedFile::CheckedFile(const fs::path& path, const FileHashes* hashes) : InputFile(path), hashes_(hashes) {
   if (hashes_ == nullptr) return;
@@ -21,6 +64,8 @@ CheckedFile::CheckedFile(const fs::path& path, const FileHashes* hashes) : Input
   }
   verified_ = std::vector<std::atomic<uint64_t>>((hashes_->blocks.size() + 63) / 64);
 }
+
+CheckedFile::~CheckedFile() { block_cache().forget(this); }
 
 bool CheckedFile::is_verified(uint64_t block) const {
   return (verified_[block / 64].load(std::memory_order_acquire) >> block % 64 & 1) != 0;
@@ -55,21 +100,20 @@ void CheckedFile::read(std::span<std::byte> out, uint64_t offset) const {
 
 void CheckedFile::read_part(uint64_t block, std::span<std::byte> out, uint64_t offset) const {
   const uint64_t begin = block * kManifestBlock;
-  {
+  BlockCache::Bytes bytes = block_cache().find(this, block);
+  if (!bytes && !is_verified(block)) {
     const std::lock_guard lock(mutex_);
-    if (block != last_block_ && !is_verified(block)) {
-      last_block_ = UINT64_MAX;  // until all of its bytes are there and right
-      last_.resize(std::min(kManifestBlock, size() - begin));
-      InputFile::read(last_, begin);
-      verify(block, last_);
-      last_block_ = block;
-    }
-    if (block == last_block_) {
-      std::memcpy(out.data(), last_.data() + (offset - begin), out.size());
-      return;
+    bytes = block_cache().find(this, block);
+    if (!bytes && !is_verified(block)) {
+      std::vector<std::byte> whole(std::min(kManifestBlock, size() - begin));
+      InputFile::read(whole, begin);
+      verify(block, whole);
+      bytes = std::make_shared<const std::vector<std::byte>>(std::move(whole));
+      block_cache().keep(this, block, bytes);
     }
   }
-  InputFile::read(out, offset);
+  if (!bytes) return InputFile::read(out, offset);
+  std::memcpy(out.data(), bytes->data() + (offset - begin), out.size());
 }
 
 bool lies_in_folder(const fs::path& folder, const std::string& name) {

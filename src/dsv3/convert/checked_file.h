@@ -23,9 +23,11 @@ class CheckedFile : public InputFile {
   // hashes: of this file, outlive it; nullptr: nothing is checked. InputError when the size differs.
   CheckedFile(const std::filesystem::path& path, const FileHashes* hashes);
 
+  ~CheckedFile();
+
   // As InputFile::read, from any thread. A block is read whole and hashed before the first of its bytes is
   // given out, once; InputError{file, "bytes A to B", "differ from manifest.json"} (out then holds nothing to
-  // rely on). Memory: one block, once a read begins or ends inside one.
+  // rely on). Memory: a few blocks for all files of the process, see BlockCache.
   void read(std::span<std::byte> out, uint64_t offset) const override;
 
  private:
@@ -35,9 +37,7 @@ class CheckedFile : public InputFile {
 
   const FileHashes* hashes_;
   mutable std::vector<std::atomic<uint64_t>> verified_;  // a bit a block
-  mutable std::mutex mutex_;                             // of the two below
-  mutable std::vector<std::byte> last_;  // bytes of last_block_: short reads follow each other
-  mutable uint64_t last_block_ = UINT64_MAX;
+  mutable std::mutex mutex_;                             // one thread at a time reads a block for short reads
 };
 
 // Whether a file of the folder is its own: no link leads out of it, but into the blobs of a Hugging Face

@@ -95,7 +95,8 @@ ConvertSummary convert(const fs::path& path, const fs::path& target, const Conve
     for (const HfShard& shard : shards) summary.tensors += static_cast<int64_t>(shard.entries().size());
   } else {
     files = plan_dcp_output(source, dtype_of, options.max_file_bytes);
-    summary.tensors = static_cast<int64_t>(source.table().params.size());
+    for (const ParamSpec& spec : source.table().params)
+      summary.tensors += static_cast<int64_t>(dcp_keys(spec, source.config()).size());
   }
   summary.files = static_cast<int64_t>(files.size());
   for (const OutputFile& file : files) summary.bytes += file.bytes;

@@ -13,11 +13,17 @@ namespace fs = std::filesystem;
 namespace {
 
 struct DcpPiece {
+  std::string key;
   const ParamSpec* spec;
   DType dtype;
   Rectangle part;
 };
 using DcpShard = std::vector<DcpPiece>;
+
+struct DcpBytesRead {
+  std::vector<std::byte> bytes;
+  TorchItem item;
+};
 
 // As many elements from `begin` on as travel at a time and are one rectangle: slices of the first dim, or
 // rows within a slice that is larger.
@@ -31,7 +37,7 @@ std::vector<DcpShard> plan_dcp_folder(const ConvertSource& source, const DTypeOf
                                       uint64_t max_bytes) {
   std::vector<DcpShard> files;
   uint64_t size = 0;
-  for (const ParamSpec& spec : source.table().params) {
+  auto plan = [&](const std::string& key, const ParamSpec& spec) {
     const DType dtype = dtype_of(spec);
     for (int64_t begin = 0; begin < spec.numel();) {
       const int64_t count = next_count(spec, begin);
@@ -42,10 +48,12 @@ std::vector<DcpShard> plan_dcp_folder(const ConvertSource& source, const DTypeOf
       }
       size += bytes;
       for (Rectangle& part : rectangles(spec.shape, begin, count))
-        files.back().push_back({&spec, dtype, std::move(part)});
+        files.back().push_back({key, &spec, dtype, std::move(part)});
       begin += count;
     }
-  }
+  };
+  for (const ParamSpec& spec : source.table().params)
+    for (const std::string& key : dcp_keys(spec, source.config())) plan(key, spec);
   return files;
 }
 
@@ -55,13 +63,16 @@ DcpPart write_dcp_file(const fs::path& path, const DcpShard& shard, const Conver
   pipeline(
       shard.size(), kReadAhead,
       [&](size_t i) {
-        return source.read(*shard[i].spec, shard[i].part.begin, shard[i].part.count, shard[i].dtype);
+        const DcpPiece& piece = shard[i];
+        DcpBytesRead read{source.read(*piece.spec, piece.part.begin, piece.part.count, piece.dtype), {}};
+        read.item = make_torch_tensor(piece.dtype, piece.part.sizes, read.bytes);
+        return read;
       },
-      [&](size_t i, std::vector<std::byte> bytes) {
-        const ParamSpec& spec = *shard[i].spec;
-        writer.tensor(spec.name, {spec.name}, shard[i].dtype, spec.shape, shard[i].part.offsets,
-                      shard[i].part.sizes, bytes);
-        meter.add(bytes.size());
+      [&](size_t i, const DcpBytesRead& read) {
+        const DcpPiece& piece = shard[i];
+        writer.tensor(piece.key, {piece.key}, piece.dtype, piece.spec->shape, piece.part.offsets,
+                      piece.part.sizes, read.bytes, read.item);
+        meter.add(read.bytes.size());
       });
   return writer.finish();
 }

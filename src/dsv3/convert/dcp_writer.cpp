@@ -1,7 +1,5 @@
 #include "dsv3/convert/dcp_writer.h"
 
-#include "dsv3/formats/torch_item.h"
-
 namespace dsv3 {
 namespace {
 
@@ -12,6 +10,11 @@ std::span<const std::byte> bytes_of(std::string_view text) {
 }
 
 }  // namespace
+
+std::vector<std::string> dcp_keys(const ParamSpec& spec, const ModelConfig& config) {
+  if (spec.role == Role::embed_tokens && config.tie_word_embeddings) return {spec.name, "lm_head.weight"};
+  return {spec.name};
+}
 
 DcpFileWriter::DcpFileWriter(const std::filesystem::path& path)
     : name_(path.filename().string()), file_(path) {}
@@ -28,7 +31,13 @@ std::string DcpFileWriter::padding() const {
 void DcpFileWriter::tensor(const std::string& key, const std::vector<PathPart>& path, DType dtype,
                            const std::vector<int64_t>& shape, const std::vector<int64_t>& offsets,
                            const std::vector<int64_t>& sizes, std::span<const std::byte> data) {
-  const TorchItem item = make_torch_tensor(dtype, sizes, data);
+  tensor(key, path, dtype, shape, offsets, sizes, data, make_torch_tensor(dtype, sizes, data));
+}
+
+void DcpFileWriter::tensor(const std::string& key, const std::vector<PathPart>& path, DType dtype,
+                           const std::vector<int64_t>& shape, const std::vector<int64_t>& offsets,
+                           const std::vector<int64_t>& sizes, std::span<const std::byte> data,
+                           const TorchItem& item) {
   const std::string zeros = padding();
   const uint64_t begin = file_.size() + zeros.size();
   write(bytes_of(zeros + item.head));

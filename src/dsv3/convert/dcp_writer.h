@@ -8,10 +8,16 @@
 #include <vector>
 
 #include "dsv3/base/file.h"
+#include "dsv3/config/param_table.h"
 #include "dsv3/convert/dcp_part.h"
 #include "dsv3/formats/pickle.h"
+#include "dsv3/formats/torch_item.h"
 
 namespace dsv3 {
+
+// What a parameter is called in a DCP folder: its name; a tied embedding is there a second time, as
+// lm_head.weight, since the state_dict() of transformers' model has both.
+std::vector<std::string> dcp_keys(const ParamSpec& spec, const ModelConfig& config);
 
 // One file: items one behind the other, each a torch.save archive at a multiple of 64 bytes.
 class DcpFileWriter {
@@ -23,6 +29,11 @@ class DcpFileWriter {
   void tensor(const std::string& key, const std::vector<PathPart>& path, DType dtype,
               const std::vector<int64_t>& shape, const std::vector<int64_t>& offsets,
               const std::vector<int64_t>& sizes, std::span<const std::byte> data);
+  // item: make_torch_tensor of dtype, sizes and data, which takes as long as writing and may be done
+  // elsewhere.
+  void tensor(const std::string& key, const std::vector<PathPart>& path, DType dtype,
+              const std::vector<int64_t>& shape, const std::vector<int64_t>& offsets,
+              const std::vector<int64_t>& sizes, std::span<const std::byte> data, const TorchItem& item);
   void object(const std::string& key, const std::vector<PathPart>& path, const PickleValue& value);
   uint64_t size() const { return file_.size(); }
   // Synced and in place.

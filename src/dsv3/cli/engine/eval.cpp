@@ -23,6 +23,50 @@ double bytes_per_token(const std::string& prefix) {
   return static_cast<double>(*info.bytes) / static_cast<double>(*info.tokens);
 }
 
+// baseline: PREFIX or empty. batches: 0 for all.
+int evaluate_and_print(LoadedModel& loaded, const std::string& data, const std::string& baseline,
+                       int64_t batches, bool json) {
+  const EvalResult result = evaluate(*loaded.model, Loader(loaded.run, loaded.model->mesh(), /*valid=*/true),
+                                     loaded.run.train.micro_batch, batches);
+  const double per_token = bytes_per_token(data);
+  const double bits = per_token > 0 ? result.loss / std::log(2.0) / per_token : 0;
+  std::vector<std::pair<const char*, double>> baselines;
+  if (!baseline.empty()) {
+    const IndexedDataset train(baseline), held_out(data);
+    baselines = {{"bigram", bigram_loss(train, held_out, loaded.run.model.vocab_size)},
+                 {"trigram", trigram_loss(train, held_out, loaded.run.model.vocab_size)}};
+  }
+  if (json) {
+    Json out = {{"loss", result.loss},
+                {"perplexity", std::exp(result.loss)},
+                {"tokens", result.targets},
+                {"sequences", result.sequences},
+                {"mtp_loss", result.mtp_loss}};
+    if (per_token > 0) out["bits_per_byte"] = bits;
+    for (const LayerLoad& load : result.load)
+      out["load"].push_back({{"layer", load.layer},
+                             {"max_vio", load.max_violation},
+                             {"dead_experts", load.dead},
+                             {"bias_min", load.bias_min},
+                             {"bias_max", load.bias_max}});
+    for (const auto& [name, loss] : baselines) out[std::string(name) + "_loss"] = loss;
+    fmt::print("{}\n", out.dump());
+    return 0;
+  }
+  fmt::print("loss {:.4f}  perplexity {:.2f}", result.loss, std::exp(result.loss));
+  if (per_token > 0) fmt::print("  bits per byte {:.4f}", bits);
+  fmt::print("  over {} tokens in {} windows of {}\n", result.targets, result.sequences,
+             loaded.run.data.seq_len);
+  for (size_t k = 0; k < result.mtp_loss.size(); ++k)
+    fmt::print("MTP depth {}: loss {:.4f}\n", k + 1, result.mtp_loss[k]);
+  for (const auto& [name, loss] : baselines)
+    fmt::print("{} model of {}: loss {:.4f}\n", name, baseline, loss);
+  for (const LayerLoad& load : result.load)
+    fmt::print("layer {:>3}: busiest expert {:.2f}x the mean, {} dead, bias {:+.4f} to {:+.4f}\n", load.layer,
+               1 + load.max_violation, load.dead, load.bias_min, load.bias_max);
+  return 0;
+}
+
 }  // namespace
 
 int eval_command(std::vector<std::string> args) {
@@ -62,44 +106,7 @@ int eval_command(std::vector<std::string> args) {
   if (seq_len < 1) throw UsageError("--seq-len", std::to_string(seq_len) + ", expected 1 or more");
   loaded.run.data.seq_len = seq_len;
   loaded.run.train.micro_batch = micro_batch;
-  const EvalResult result =
-      evaluate(*loaded.model, Loader(loaded.run, loaded.model->mesh(), /*valid=*/true), micro_batch, batches);
-  const double per_token = bytes_per_token(data);
-  const double bits = per_token > 0 ? result.loss / std::log(2.0) / per_token : 0;
-  std::vector<std::pair<const char*, double>> baselines;
-  if (!baseline.empty()) {
-    const IndexedDataset train(baseline), held_out(data);
-    baselines = {{"bigram", bigram_loss(train, held_out, loaded.run.model.vocab_size)},
-                 {"trigram", trigram_loss(train, held_out, loaded.run.model.vocab_size)}};
-  }
-  if (json) {
-    Json out = {{"loss", result.loss},
-                {"perplexity", std::exp(result.loss)},
-                {"tokens", result.targets},
-                {"sequences", result.sequences},
-                {"mtp_loss", result.mtp_loss}};
-    if (per_token > 0) out["bits_per_byte"] = bits;
-    for (const LayerLoad& load : result.load)
-      out["load"].push_back({{"layer", load.layer},
-                             {"max_vio", load.max_violation},
-                             {"dead_experts", load.dead},
-                             {"bias_min", load.bias_min},
-                             {"bias_max", load.bias_max}});
-    for (const auto& [name, loss] : baselines) out[std::string(name) + "_loss"] = loss;
-    fmt::print("{}\n", out.dump());
-    return 0;
-  }
-  fmt::print("loss {:.4f}  perplexity {:.2f}", result.loss, std::exp(result.loss));
-  if (per_token > 0) fmt::print("  bits per byte {:.4f}", bits);
-  fmt::print("  over {} tokens in {} windows of {}\n", result.targets, result.sequences, seq_len);
-  for (size_t k = 0; k < result.mtp_loss.size(); ++k)
-    fmt::print("MTP depth {}: loss {:.4f}\n", k + 1, result.mtp_loss[k]);
-  for (const auto& [name, loss] : baselines)
-    fmt::print("{} model of {}: loss {:.4f}\n", name, baseline, loss);
-  for (const LayerLoad& load : result.load)
-    fmt::print("layer {:>3}: busiest expert {:.2f}x the mean, {} dead, bias {:+.4f} to {:+.4f}\n", load.layer,
-               1 + load.max_violation, load.dead, load.bias_min, load.bias_max);
-  return 0;
+  return reported([&] { return evaluate_and_print(loaded, data, baseline, batches, json); });
 }
 
 }  // namespace dsv3

@@ -129,12 +129,14 @@ int generate_command(std::vector<std::string> args) {
   check_arguments(app, arguments);
 
   const LoadedModel loaded = load_model(arguments.model, run_flags);
-  if (arguments.tokens.empty()) {
-    continue_text(loaded, arguments);
-  } else {
-    continue_tokens(*loaded.model, arguments);
-  }
-  return 0;
+  return reported([&] {
+    if (arguments.tokens.empty()) {
+      continue_text(loaded, arguments);
+    } else {
+      continue_tokens(*loaded.model, arguments);
+    }
+    return 0;
+  });
 }
 
 }  // namespace dsv3

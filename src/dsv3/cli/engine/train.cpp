@@ -101,21 +101,7 @@ int agreed_signal(const Mesh& mesh) {
   return got[0] > 0 ? SIGINT : got[1] > 0 ? SIGTERM : 0;
 }
 
-}  // namespace
-
-int train_command(std::vector<std::string> args) {
-  CLI::App app("Trains a model.", "dsv3 train");
-  app.footer(std::string(kNprocHelp) +
-             "\n  --section.key=value  any key of the run file; dsv3 config --help lists them");
-  std::string file;
-  app.add_option("RUN.toml", file, "the run file")->required();
-  std::vector<std::string> flags = take_run_flags(args);
-  if (!parse_args(app, args)) return 0;
-  const RunConfig run = RunConfig::load(file, flags);
-  run.check_paths();
-  const Mesh mesh = Mesh::create(run.parallel, ExecOptions::from(run).device);
-  set_determinism(run.train.deterministic);
-
+int train(const RunConfig& run, const Mesh& mesh) {
   const Loader loader(run, mesh);
   std::optional<Loader> valid;
   if (!run.data.valid.empty()) valid.emplace(run, mesh, /*valid=*/true);
@@ -244,6 +230,23 @@ int train_command(std::vector<std::string> args) {
   log.say(fmt::format("weights in {}", (out / "hf").string()));
   settle();
   return 0;
+}
+
+}  // namespace
+
+int train_command(std::vector<std::string> args) {
+  CLI::App app("Trains a model.", "dsv3 train");
+  app.footer(std::string(kNprocHelp) +
+             "\n  --section.key=value  any key of the run file; dsv3 config --help lists them");
+  std::string file;
+  app.add_option("RUN.toml", file, "the run file")->required();
+  std::vector<std::string> flags = take_run_flags(args);
+  if (!parse_args(app, args)) return 0;
+  const RunConfig run = RunConfig::load(file, flags);
+  run.check_paths();
+  const Mesh mesh = Mesh::create(run.parallel, ExecOptions::from(run).device);
+  set_determinism(run.train.deterministic);
+  return reported([&] { return train(run, mesh); });
 }
 
 }  // namespace dsv3
