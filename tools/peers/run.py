@@ -194,6 +194,11 @@ def check_torchrun(dsv3, aside):
     one = fields("one", [[*agent, "--nnodes=1", "--nproc-per-node=2", "--rdzv-endpoint=127.0.0.1:0", dsv3, *flags]])
     good = [len(expected) == 3 and one == expected]
     print(f"torchrun: {'equal to' if good[-1] else 'differs from'} --nproc 2")
+    refused = subprocess.run([*map(str, [*agent, "--nnodes=1", "--nproc-per-node=2", "--rdzv-endpoint=127.0.0.1:0", dsv3,
+                                         *flags, "--train.global_batch=0"])], capture_output=True, text=True)
+    reason = refused.stderr.partition("Root Cause")[2]
+    good.append(refused.returncode == 1 and "dsv3: error: --train.global_batch" in reason)
+    print(f"torchrun's report {'names' if good[-1] else 'DOES NOT NAME'} the error of a rank")
     with two_hosts() as hosts:
         if hosts is None:
             print("torchrun on two hosts: skipped, network namespaces can't be made here (iproute2, root)")
