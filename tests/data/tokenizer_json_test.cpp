@@ -64,6 +64,31 @@ TEST_F(TokenizerJson, WhatChangesNothingIsAccepted) {
   accept("/post_processor", {{"type", "ByteLevel"}, {"trim_offsets", false}});
 }
 
+// As openai-community/gpt2 is: of before model.type, ids of the vocabulary for its one added token.
+TEST_F(TokenizerJson, TheFirstFilesAreAccepted) {
+  Json json = test::small_tokenizer();
+  const Json vocab = json["model"]["vocab"];
+  json["model"] = {{"dropout", nullptr},
+                   {"unk_token", nullptr},
+                   {"continuing_subword_prefix", ""},
+                   {"end_of_word_suffix", ""},
+                   {"fuse_unk", false},
+                   {"vocab", vocab},
+                   {"merges", {"h e", "l l", "he ll"}}};
+  json["added_tokens"] = {test::added_token("hell", 258)};
+  json["pre_tokenizer"] = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}};
+  json["post_processor"] = {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", false}};
+  json["decoder"] = {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}};
+  write(json.dump());
+  const TokenizerSpec spec = read_tokenizer_json(dir_ / "tokenizer.json");
+  EXPECT_EQ(spec.merges.size(), 6u);
+  EXPECT_EQ(spec.vocab_size, 259);
+  ASSERT_EQ(spec.steps.size(), 1u) << "use_regex is on where it does not stand";
+  std::vector<int32_t> ids;
+  BpeTokenizer(dir_ / "tokenizer.json").encode("he hell he'll", false, ids);
+  EXPECT_EQ(ids, (std::vector<int32_t>{256, ' ', 258, ' ', 256, '\'', 257}));
+}
+
 TEST_F(TokenizerJson, Row45Ids) {
   refuse("/model/vocab/ll", 260, {"model.vocab.ll: id 260, expected 0 to 259"});
   refuse("/model/vocab/ll", -1, {"model.vocab.ll: id -1"});
@@ -149,6 +174,7 @@ TEST_F(TokenizerJson, WhatIsNotSupportedIsNamed) {
          {"pre_tokenizer.pretokenizers.2: stands behind ByteLevel"});
   refuse((kStep + std::string("/behavior")).c_str(), "Sometimes", {"Sometimes is not supported"});
   refuse("/model/type", "WordPiece", {"model.type: WordPiece is not supported"});
+  refuse("/model/type", nullptr, {"model.type: is no string"});
   refuse("/model/dropout", 0.1, {"model.dropout: "});
   refuse("/model/continuing_subword_prefix", "##", {"model.continuing_subword_prefix: "});
   refuse("/model/end_of_word_suffix", "</w>", {"model.end_of_word_suffix: "});
@@ -187,6 +213,8 @@ TEST_F(TokenizerJson, OtherWaysToBeWrong) {
   for (const char* text : {"[]", "7", "null", "\"a\""}) refuse_text(text, {"is no JSON object"});
   refuse_text("{}", {"model: is missing"});
   refuse_text(R"({"model":{"type":"BPE"}})", {"model.vocab: is missing"});
+  refuse_text(R"({"model":{}})", {"model.vocab: is missing"});
+  refuse_text(R"({"model":{"vocab":{}}})", {"model.merges: is missing"});
   refuse_text(R"({"model":{"type":"BPE","vocab":[],"merges":{}}})", {"model."});
   refuse_text("{\"version\":\"1.0\",\"version\":\"1.0\"}", {"version: duplicate key"});
   refuse_text(R"({"model":{"vocab":{},"vocab":{}}})", {"model.vocab: duplicate key"});

@@ -101,8 +101,11 @@ void check_merges(const TokenizerFile& in, const Ids& ids) {
 void read_model(const JsonField& model, TokenizerSpec& out) {
   model.only_keys({"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix",
                    "fuse_unk", "byte_fallback", "ignore_merges"});
-  if (const std::string type = model["type"].string(); type != "BPE") {
-    model["type"].fail(fmt::format("{} is not supported, expected BPE", printable(type, 32)));
+  // Older files, GPT-2's own among them, have no such key: vocab and merges, of which no other model has
+  // both, make them BPE.
+  if (model.has("type")) {
+    if (const std::string type = model["type"].string(); type != "BPE")
+      model["type"].fail(fmt::format("{} is not supported, expected BPE", printable(type, 32)));
   }
   const JsonField dropout = model["dropout"];
   if (!dropout.is_null() && dropout.number() != 0)

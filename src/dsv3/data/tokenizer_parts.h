@@ -20,7 +20,8 @@ class JsonField {
   const std::string& path() const { return path_; }
   bool is_null() const { return value_.is_null(); }
   size_t size() const { return value_.size(); }
-  JsonField operator[](std::string_view key) const;  // of an object
+  bool has(std::string_view key) const { return value_.contains(key); }  // of an object, also when it is null
+  JsonField operator[](std::string_view key) const;                      // of an object
   std::string string() const;
   int64_t integer() const;
   double number() const;
