@@ -66,6 +66,19 @@ TEST_F(HostileTokenizer, Row47CatastrophicPatterns) {
   }
 }
 
+// The file's own added token cuts the text into words, each of which costs over a third of what a text may.
+TEST_F(HostileTokenizer, Row47CatastrophicPatternBetweenAddedTokens) {
+  std::string text;
+  for (int i = 0; i < 100; ++i) text += std::string(20, 'a') + ' ';
+  write_file(dir_ / "text", text);
+  const Result good = encode_well();
+  Json json = small_tokenizer();
+  json["added_tokens"] = {added_token("<|eos|>", 259), added_token(" ", 260)};
+  json["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = "(a+)+b|c";
+  write_file(dir_ / "tokenizer.json", json.dump());
+  expect_refused(good, {"pre_tokenizer.pretokenizers.0.pattern: the pattern \"(a+)+b|c\" takes too long"});
+}
+
 TEST_F(HostileTokenizer, Row48HugeTokens) {
   refuse(("/model/vocab/" + std::string(1 << 20, 'a')).c_str(), 259,
          {"a string or number of more than 65536 bytes"});

@@ -132,9 +132,12 @@ void BpeTokenizer::encode(std::string_view text, bool add_special, std::vector<i
   }
   if (add_special) out.insert(out.end(), s.before.begin(), s.before.end());
   std::unique_ptr<Memory> memory = s.take();
+  // One for all pieces: the file says which tokens cut the text, so it could make as many as there are words.
+  Regex::Budget budget(text.size());
   const PreTokenizer::Emit on_word = [&](std::string_view word) { s.bpe.encode(word, memory->bpe, out); };
   s.added.split(
-      text, memory->nfc, [&](std::string_view piece) { s.words.split(piece, memory->words, on_word); },
+      text, memory->nfc,
+      [&](std::string_view piece) { s.words.split(piece, memory->words, budget, on_word); },
       [&](int32_t id) { out.push_back(id); });
   memory->nfc.trim();
   s.give_back(std::move(memory));

@@ -63,8 +63,8 @@ class Joiner {
 
 struct PreTokenizer::Run {
   Memory& memory;
+  Regex::Budget& budget;
   const Emit& emit;
-  Regex::Budget budget;
 };
 
 PreTokenizer::PreTokenizer(std::vector<PreTokenizerStep> steps, std::string_view file)
@@ -77,10 +77,11 @@ PreTokenizer::PreTokenizer(std::vector<PreTokenizerStep> steps, std::string_view
   }
 }
 
-void PreTokenizer::split(std::string_view text, Memory& memory, const Emit& emit) const {
+void PreTokenizer::split(std::string_view text, Memory& memory, Regex::Budget& budget,
+                         const Emit& emit) const {
   if (text.empty()) return;
   memory.prefixed.resize(steps_.size());
-  Run run{memory, emit, Regex::Budget(text.size())};
+  Run run{memory, budget, emit};
   step(0, text, run);
 }
 

@@ -25,9 +25,9 @@ class PreTokenizer {
   PreTokenizer(std::vector<PreTokenizerStep> steps, std::string_view file);
 
   // Calls emit with the words of text, in order, none empty. text is valid UTF-8; a word is valid until emit
-  // returns. InputError naming a pattern that takes too long, see Regex::find(); then some words have been
-  // emitted.
-  void split(std::string_view text, Memory& memory, const Emit& emit) const;
+  // returns. InputError naming a pattern that uses up the budget, see Regex::find(); then some words have
+  // been emitted.
+  void split(std::string_view text, Memory& memory, Regex::Budget& budget, const Emit& emit) const;
 
  private:
   struct Run;

@@ -118,7 +118,8 @@ class Counter {
                        "convert it, for example with iconv");
     }
     const char* const cut = text.data() + size;
-    splitter_.split(text, memory_, [&](std::string_view word) {
+    Regex::Budget budget(text.size());
+    splitter_.split(text, memory_, budget, [&](std::string_view word) {
       if (word.data() >= cut) return;
       words.add(word.substr(0, static_cast<size_t>(cut - word.data())), 1);
     });
