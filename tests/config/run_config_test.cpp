@@ -89,6 +89,7 @@ TEST_F(Run, PathsAreRelativeToTheFileAndInFlagsToTheWorkingDirectory) {
   run = flagged({R"(data.train=[{path="a", weight=2}, {path="b"}, "c"])"});
   ASSERT_EQ(run.data.train.size(), 3u);
   EXPECT_EQ(run.data.train[0].weight, 2);
+  EXPECT_EQ(run.data.train[1].weight, std::nullopt);
   EXPECT_EQ(run.data.train[2].path, "c");
 }
 
@@ -245,6 +246,19 @@ TEST_F(Run, WeightsOfSourcesAreNumbersAboveZero) {
   }
   EXPECT_EQ(flagged({R"(data.train=[{path="a", weight=0.3}, {path="b", weight=0.7}])"}).data.train[1].weight,
             0.7);
+}
+// Weights of 1 are equal shares, none are none: run.toml says which.
+TEST_F(Run, WeightsAreWrittenBackWhereTheyWereGiven) {
+  const auto weights = [&](const std::string& sources) {
+    const RunConfig run = flagged({"data.train=" + sources});
+    std::vector<std::optional<double>> all;
+    for (const DataSource& source : load(run.to_toml()).data.train) all.push_back(source.weight);
+    return all;
+  };
+  using Weights = std::vector<std::optional<double>>;
+  EXPECT_EQ(weights(R"([{path="a", weight=1}, {path="b", weight=1}])"), (Weights{1, 1}));
+  EXPECT_EQ(weights(R"([{path="a", weight=1}, "b"])"), (Weights{1, std::nullopt}));
+  EXPECT_EQ(weights(R"(["a", {path="b"}])"), (Weights{std::nullopt, std::nullopt}));
 }
 TEST_F(Run, WeightsWithoutAnExactBlendAreRefused) {
   const std::string sources = R"([{path="a", weight=1}, {path="b", weight=0.12345678}])";

@@ -38,10 +38,14 @@ TEST(WholeShares, AreEmptyWhenTheyWouldBeTooMany) {
   EXPECT_EQ(shares({5e-324, std::numeric_limits<double>::max()}), Shares{});
 }
 
-TEST(WholeShares, WeightsOfOneAreNoBlend) {
-  EXPECT_FALSE(is_blend(std::vector<DataSource>{{"a"}, {"b", 1}}));
+TEST(WholeShares, AreMeantWhereAWeightIsWritten) {
+  EXPECT_FALSE(is_blend(std::vector<DataSource>{{"a"}, {"b"}}));
   EXPECT_FALSE(is_blend(std::vector<DataSource>{{"a", 0.5}}));
   EXPECT_TRUE(is_blend(std::vector<DataSource>{{"a", 2}, {"b", 2}}));
+  EXPECT_TRUE(is_blend(std::vector<DataSource>{{"a", 1}, {"b", 1}}));
+  EXPECT_TRUE(is_blend(std::vector<DataSource>{{"a"}, {"b", 1}}));
+  EXPECT_EQ(blend_shares(std::vector<DataSource>{{"a"}, {"b", 3}}), (Shares{1, 3}))
+      << "1 where none is given";
   EXPECT_EQ(blend_shares(std::vector<DataSource>{{"a", 0.6}, {"b", 0.4}}), (Shares{3, 2}));
 }
 

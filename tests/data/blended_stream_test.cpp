@@ -73,7 +73,7 @@ TEST_F(Blended, AThousandResumedStreamsGiveTheBatchOfTheUninterruptedOne) {
   constexpr int64_t kBatch = 4, kSteps = 3000;  // of the smallest source 300 epochs
   const auto blend = sources({0.7, 0.15, 0.15});
   auto behind = blend;
-  for (DataSource& source : behind) source.weight = 1;
+  for (DataSource& source : behind) source.weight.reset();
   for (const auto& all : {blend, behind}) {
     const Samples uninterrupted = read(open(all, kFim), 0, kSteps * kBatch);
     std::mt19937 random(1);
@@ -137,12 +137,25 @@ TEST_F(Blended, AnEpochEndsBeforeTheFirstRepetition) {
   }
 }
 
-TEST_F(Blended, WeightsOfOneStandBehindOneAnotherAndOneSourceIsNoBlend) {
+TEST_F(Blended, EqualWeightsAreEqualSharesWhateverTheyAre) {
+  const auto ones = sources({1, 1, 1}), twos = sources({2, 2, 2});
+  auto one_written = ones;
+  one_written[0].weight.reset();
+  one_written[2].weight.reset();
+  const SampleStream stream = open(ones);
+  EXPECT_EQ(stream.source_cursors(99), (std::vector<int64_t>{33, 33, 33}));
+  EXPECT_EQ(stream.samples_per_epoch(), 20) << "until the one of 6 samples begins anew";
+  EXPECT_EQ(read(stream, 0, 200), read(open(twos), 0, 200));
+  EXPECT_EQ(read(stream, 0, 200), read(open(one_written), 0, 200));
+}
+
+TEST_F(Blended, SourcesWithoutWeightsStandBehindOneAnotherAndOneSourceIsNoBlend) {
   auto all = sources({1, 1, 1});
+  for (DataSource& source : all) source.weight.reset();
   const SampleStream stream = open(all);
   EXPECT_EQ(stream.samples_per_epoch(), 71);
   EXPECT_EQ(stream.source_cursors(100), std::vector<int64_t>{100});
-  const SampleStream one = open({{all[0].path, 1}}), weighed = open({{all[0].path, 0.3}});
+  const SampleStream one = open({{all[0].path}}), weighed = open({{all[0].path, 0.3}});
   EXPECT_EQ(read(one, 0, 200), read(weighed, 0, 200));
 }
 

@@ -26,12 +26,12 @@ struct Schedule {
       points;  // ascending `at`; empty: the constant of the section that owns the value
 };
 
-// Sources that all weigh 1 stand one behind the other, each sample once an epoch. Otherwise they are a blend:
-// weight / (sum of the weights) is a source's share of the samples, whatever its size, and each source has
-// epochs of its own.
+// Sources without weights stand one behind the other, each sample once an epoch. Once any has one they are a
+// blend: weight / (sum of the weights) is a source's share of the samples, whatever its size, and each source
+// has epochs of its own.
 struct DataSource {
   std::string path;
-  double weight = 1;  // finite and > 0
+  std::optional<double> weight = {};  // finite and > 0; in a blend 1 where none is given
 };
 
 struct DataConfig {

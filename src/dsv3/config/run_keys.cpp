@@ -17,7 +17,10 @@ const RunKey kKeys[] = {
      .help = "weights from an HF, DCP or run folder",
      .path = P::named},
 
-    {.name = "data.train", .field = FIELD(data.train), .help = "token files to train on", .path = P::prefix},
+    {.name = "data.train",
+     .field = FIELD(data.train),
+     .help = "token files to train on, one behind the other; with weights a blend of these shares",
+     .path = P::prefix},
     {.name = "data.valid",
      .field = FIELD(data.valid),
      .help = "token files for evaluation",

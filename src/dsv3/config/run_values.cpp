@@ -163,7 +163,10 @@ Json to_json(const Schedule& schedule) {
 }
 Json to_json(const std::vector<DataSource>& sources) {
   Json list = Json::array();
-  for (const DataSource& source : sources) list.push_back({{"path", source.path}, {"weight", source.weight}});
+  for (const DataSource& source : sources) {
+    list.push_back({{"path", source.path}});
+    if (source.weight) list.back()["weight"] = *source.weight;
+  }
   return list;
 }
 template <class T>

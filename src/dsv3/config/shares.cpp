@@ -70,13 +70,13 @@ std::vector<int64_t> whole_shares(std::span<const double> weights) {
 }
 
 bool is_blend(std::span<const DataSource> sources) {
-  return sources.size() > 1 &&
-         std::any_of(sources.begin(), sources.end(), [](const auto& source) { return source.weight != 1; });
+  return sources.size() > 1 && std::any_of(sources.begin(), sources.end(),
+                                           [](const auto& source) { return source.weight.has_value(); });
 }
 
 std::vector<int64_t> blend_shares(std::span<const DataSource> sources) {
   std::vector<double> weights;
-  for (const DataSource& source : sources) weights.push_back(source.weight);
+  for (const DataSource& source : sources) weights.push_back(source.weight.value_or(1));
   return whole_shares(weights);
 }
 

@@ -19,9 +19,9 @@ inline constexpr int64_t kMaxBlendPeriod = 1 << 20;
 // finite and > 0.
 std::vector<int64_t> whole_shares(std::span<const double> weights);
 
-// Whether the weights of sources mean anything: two or more sources, not all of weight 1.
+// Whether sources are a blend: two or more, one of which has a weight.
 bool is_blend(std::span<const DataSource> sources);
-// whole_shares() of their weights.
+// whole_shares() of their weights, 1 where none is given.
 std::vector<int64_t> blend_shares(std::span<const DataSource> sources);
 
 }  // namespace dsv3

@@ -37,9 +37,9 @@ SampleStream::SampleStream(const std::vector<DataSource>& sources, int64_t seq_l
   check_fim(vocab_size);
   int64_t samples = 0;
   for (const DataSource& source : sources) {
-    if (!(std::isfinite(source.weight) && source.weight > 0)) {
-      throw UsageError(
-          "data", fmt::format("{}: weight {}, expected a number > 0", printable(source.path), source.weight));
+    if (const double weight = source.weight.value_or(1); !(std::isfinite(weight) && weight > 0)) {
+      throw UsageError("data",
+                       fmt::format("{}: weight {}, expected a number > 0", printable(source.path), weight));
     }
     const IndexedDataset& set = sets_.emplace_back(source.path);
     const int64_t fit = (set.num_tokens() - 1) / seq_len;

@@ -21,8 +21,8 @@ namespace dsv3 {
 // Sample i of a source is its tokens [i * seq_len, i * seq_len + seq_len + 1): inputs are disjoint, the last
 // token is only a target. The tail of a source that fills no sample is left out. A sample has one source.
 //
-// Weights all 1 (the default): the sources stand one behind the other, and an epoch is a keyed permutation of
-// all their samples. Other weights: a blend (data/blend.h). After n samples a source has given
+// No weights: the sources stand one behind the other, and an epoch is a keyed permutation of all their
+// samples. One or more weights: a blend (data/blend.h). After n samples a source has given
 // n * weight / (sum of the weights), off by less than one, however large it is; each goes through epochs of
 // its own, each a keyed permutation of its own, so a small source with a large weight repeats itself sooner.
 //
