@@ -43,7 +43,8 @@ const RunKey kKeys[] = {
      .choices = "none|document"},
     {.name = "data.fim_rate",
      .field = FIELD(data.fim_rate),
-     .help = "share of training documents reordered for fill-in-the-middle",
+     .help = "share of training documents reordered for fill-in-the-middle; DeepSeek-V3's is 0.1 "
+             "(arXiv 2412.19437, 4.1)",
      .min = 0,
      .max = 1},
     {.name = "data.fim_mode",
