@@ -1,5 +1,6 @@
 // dsv3 data ls: token files shown and decoded; the hostile rows 73 to 78 from the command line.
 #include "cli/run.h"
+#include "data/tokenizer_case.h"
 #include "dsv3/base/json.h"
 
 namespace dsv3::test {
@@ -62,6 +63,29 @@ TEST_F(DataCommand, DecodesARange) {
   const size_t second = lines.find('\n', lines.find('\n') + 1) + 1;
   EXPECT_EQ(parse_json(std::string_view(lines).substr(second), "stdout").dump(),
             Json({{"document", 1}, {"tokens", 13}, {"text", "z\u00e9\ttwo\x1b[1m\n"}}).dump());
+}
+
+// However the tokenizer was named: PREFIX.json has the same bytes, and it is found from any folder.
+TEST_F(DataCommand, FindsTheTokenizerFromAnotherFolder) {
+  Json json = small_tokenizer();
+  for (const char* folder : {"tokens", "cache", "elsewhere"})
+    std::filesystem::create_directory(dir_ / folder);
+  write_file(dir_ / "cache/blob", json.dump());
+  std::filesystem::create_symlink(dir_ / "cache/blob", dir_ / "tokens/tokenizer.json");
+  std::filesystem::create_directory_symlink(dir_ / "tokens", dir_ / "link");
+  std::string first;
+  for (const std::string name : {"tokens", "tokens/tokenizer.json", "./elsewhere/../tokens", "link"}) {
+    const Result made = dsv3({"prepare", "a.jsonl", "--out", "bpe", "--tokenizer", name, "--eos", "<|eos|>"},
+                             {.cwd = dir_.path()});
+    ASSERT_EQ(made.code, 0) << made.err;
+    if (first.empty()) first = read_file(dir_ / "bpe.json");
+    EXPECT_EQ(read_file(dir_ / "bpe.json"), first) << name;
+    const Result shown = dsv3({"data", "ls", "../bpe", "--range", "0:1"}, {.cwd = dir_ / "elsewhere"});
+    EXPECT_EQ(shown.code, 0) << shown.err;
+    EXPECT_NE(shown.out.find("tokens\none\n"), shown.out.npos) << shown.out;
+  }
+  EXPECT_EQ(parse_json(first, "bpe.json")["tokenizer"],
+            std::filesystem::canonical(dir_ / "tokens").string() + "/tokenizer.json");
 }
 
 TEST_F(DataCommand, DecodesTokensOfADocument) {

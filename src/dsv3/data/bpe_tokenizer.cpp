@@ -89,7 +89,14 @@ BpeTokenizer::BpeTokenizer(const std::filesystem::path& path)
     : state_(std::make_unique<State>(read_tokenizer_json(path))) {}
 BpeTokenizer::~BpeTokenizer() = default;
 
-std::string BpeTokenizer::name() const { return state_->file; }
+std::string BpeTokenizer::name() const {
+  // Only of the folder: a file that is a link, as in a cache of Hugging Face, has its tokenizer_config.json
+  // beside the link.
+  std::error_code error;
+  const std::filesystem::path path = std::filesystem::absolute(state_->file, error);
+  const std::filesystem::path folder = std::filesystem::weakly_canonical(path.parent_path(), error);
+  return error ? state_->file : (folder / path.filename()).string();
+}
 std::string BpeTokenizer::hash() const { return state_->hash; }
 int64_t BpeTokenizer::vocab_size() const { return state_->vocab_size; }
 

@@ -17,7 +17,7 @@ namespace dsv3 {
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
-  // What --tokenizer was given: "byte", or the path of tokenizer.json.
+  // "byte", or the path of tokenizer.json, absolute: what --tokenizer takes in any folder.
   virtual std::string name() const = 0;
   // Changes when ids change their meaning: data made with another tokenizer has another hash.
   virtual std::string hash() const = 0;
