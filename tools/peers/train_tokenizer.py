@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 
 os.environ.setdefault("RAYON_NUM_THREADS", "2")
-from tokenizer import GOLDEN, MAKERS, ROOT, V3_PATTERNS, byte_level, compare, fuzz_string, real_texts, split_steps, word_text
+from texts import MAKERS, fuzz_string, real_texts, word_text
+from tokenizer import GOLDEN, ROOT, V3_PATTERNS, byte_level, compare, split_steps
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 SPECIAL = ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"]
