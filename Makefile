@@ -59,10 +59,12 @@ test-peers: build  ## against transformers: goldens made anew and compared (fetc
 	@$(PEERS) tools/peers/prepare.py
 
 .PHONY: bench
-bench: build   ## training speed, here and in transformers, alternating in one run; conversion against cp
+bench: build   ## speed beside others, in turns: training (transformers), tokenizer, prepare; conversion against cp
 	@tools/setup peers
 	@$(PEERS) tools/peers/bench.py
 	@$(PEERS) tools/peers/bench.py --ranks 2
+	@$(PEERS) tools/peers/tokenizer.py --speed
+	@$(PEERS) tools/peers/prepare.py --speed --memory
 	@tools/bench_convert.py --check --peer $(PEERS)
 
 .PHONY: lint
