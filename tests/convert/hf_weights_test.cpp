@@ -92,16 +92,28 @@ TEST_F(HfWeightsTest, Row32OneKeyInTwoShards) {
 
 TEST_F(HfWeightsTest, Row33ShardLacksAListedTensor) {
   shard("2.st", {});
-  refuse({"/2.st: c: is missing, model.safetensors.index.json lists it here"});
+  refuse({"index.json: c: is missing in 2.st"});
   shard("2.st", {"c", "d"});
-  refuse({"/2.st: d: is not listed in"});
+  refuse({"index.json: d: is in 2.st and not listed"});
   fs::remove(folder_ / "2.st");
   refuse({"/2.st: no such file"});
 }
 
 TEST_F(HfWeightsTest, Row34TensorInTwoShards) {
   shard("2.st", {"a", "c"});
-  refuse({"/2.st: a: is in ", "/1.st too"});
+  refuse({"index.json: a: is in 1.st and in 2.st"});
+}
+
+TEST_F(HfWeightsTest, EverythingThatDisagreesIsListed) {
+  shard("2.st", {"a", "b", "d"});
+  refuse(
+      {"index.json: a: is in 1.st and in 2.st; b is in 1.st and in 2.st; c is missing in 2.st; "
+       "d is in 2.st and not listed ("});
+  std::vector<std::string> more;
+  for (int i = 10; i < 40; ++i) more.push_back("x" + std::to_string(i));
+  shard("2.st", more);
+  refuse(
+      {"index.json: c: is missing in 2.st; x10 is in 2.st", "x28 is in 2.st and not listed; and 11 more ("});
 }
 
 TEST_F(HfWeightsTest, Row35TotalSizeWrong) {

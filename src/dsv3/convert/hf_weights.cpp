@@ -9,6 +9,7 @@
 #include "dsv3/convert/checked_file.h"
 #include "dsv3/convert/dtype.h"
 #include "dsv3/convert/fp8.h"
+#include "dsv3/convert/problems.h"
 #include "dsv3/formats/hf_index.h"
 
 namespace dsv3 {
@@ -33,6 +34,10 @@ bool is_there(const fs::path& path) {
     }
   }
   throw InputError((folder / kSingle).string(), "", fmt::format("no such file, nor {}", kIndex));
+}
+
+std::string name_of(const SafetensorsFile& file) {
+  return printable(fs::path(file.path()).filename().string());
 }
 
 void check_total_size(const HfIndex& index, const HfWeights& weights) {
@@ -62,14 +67,14 @@ HfWeights::HfWeights(const fs::path& folder) {
   if (!fs::is_directory(folder)) {
     file_ = folder.string();
     files_.emplace_back(folder);
-    add(files_.front());
+    add(files_.front(), {});
     return;
   }
   manifest_ = Manifest::read(folder);
   if (is_there(folder / kSingle)) {
     file_ = (folder / kSingle).string();
     open(folder, kSingle);
-    add(files_.front());
+    add(files_.front(), {});
   } else if (is_there(folder / kIndex)) {
     file_ = (folder / kIndex).string();
     open_shards(folder);
@@ -82,30 +87,29 @@ void HfWeights::open_shards(const fs::path& folder) {
   check_listed_file(manifest_, folder, kIndex);
   const HfIndex index = read_hf_index(file_in_folder(folder, kIndex));
   files_.reserve(index.shards.size());
+  Problems problems(file_);
   for (const std::string& shard : index.shards) {
     open(folder, shard);
-    add(files_.back());
+    add(files_.back(), [&](const TensorInfo& info, const SafetensorsFile& first) {
+      problems.add(info.name, fmt::format("is in {} and in {}", name_of(first), name_of(files_.back())));
+    });
   }
-  for (const HfIndex::Entry& entry : index.entries) {
-    if (files_[entry.shard].find(entry.tensor) == nullptr) {
-      throw InputError(files_[entry.shard].path(), entry.tensor,
-                       fmt::format("is missing, {} lists it here", kIndex));
-    }
-  }
-  for (const auto& [name, tensor] : tensors_) {
-    if (!std::ranges::binary_search(index.entries, std::string_view(name), {}, &HfIndex::Entry::tensor)) {
-      throw InputError(tensor.file, name, fmt::format("is not listed in {}", kIndex));
-    }
-  }
+  for (const HfIndex::Entry& entry : index.entries)
+    if (files_[entry.shard].find(entry.tensor) == nullptr)
+      problems.add(entry.tensor, fmt::format("is missing in {}", name_of(files_[entry.shard])));
+  for (const auto& [name, where] : where_)
+    if (!std::ranges::binary_search(index.entries, name, {}, &HfIndex::Entry::tensor))
+      problems.add(name, fmt::format("is in {} and not listed", name_of(*where.file)));
+  problems.throw_if_any("the index is of other files than these");
   check_total_size(index, *this);
 }
 
-void HfWeights::add(const SafetensorsFile& file) {
+void HfWeights::add(const SafetensorsFile& file, const OnTwin& on_twin) {
   for (const TensorInfo& info : file.tensors()) {
     const auto [it, is_new] = where_.try_emplace(info.name, Where{&file, &info});
     if (!is_new) {
-      throw InputError(file.path(), info.name,
-                       fmt::format("is in {} too", printable(it->second.file->path())));
+      on_twin(info, *it->second.file);
+      continue;
     }
     tensors_.emplace(info.name, StoredTensor{info.name, info.dtype, info.shape, file.path()});
   }

@@ -2,6 +2,7 @@
 // The tensors of a Hugging Face folder by name, whichever file holds them; no model behind it.
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <vector>
 
@@ -16,8 +17,9 @@ class HfWeights : public TensorStore {
   // Opens model.safetensors, else the shards of model.safetensors.index.json; or the one .safetensors file
   // that path is. UsageError when there is no such path. InputError: neither file is there (a pickle is
   // refused by name), a shard leads out of the folder (links into the blobs of a Hugging Face cache are
-  // followed), index and shards disagree, total_size is not the sum of the tensors. Where the
-  // folder has a manifest.json every byte of the weights is checked before it is used.
+  // followed), index and shards disagree (the first 20 tensors, then a count), total_size is not the sum
+  // of the tensors. Where the folder has a manifest.json every byte of the weights is checked before it is
+  // used.
   explicit HfWeights(const std::filesystem::path& path);
 
   const std::string& file() const override { return file_; }
@@ -32,7 +34,9 @@ class HfWeights : public TensorStore {
  private:
   void open(const std::filesystem::path& folder, const std::string& name);
   void open_shards(const std::filesystem::path& folder);
-  void add(const SafetensorsFile& file);
+  // A name that an earlier file has: the second tensor, and that file.
+  using OnTwin = std::function<void(const TensorInfo&, const SafetensorsFile&)>;
+  void add(const SafetensorsFile& file, const OnTwin& on_twin);
   template <class T>
   void read_fp8(const StoredTensor& tensor, int64_t begin, std::span<T> out) const;
 
