@@ -64,6 +64,30 @@ TEST_F(DcpSource, LinksOutOfADcpFolderAreRefused) {
   EXPECT_NO_THROW(DcpFolder(dir / "dcp"));
 }
 
+// Python puts objects of any class beside the tensors. They are not made here, and their bytes are checked.
+TEST_F(DcpSource, ObjectsOfOtherClassesAreVerifiedByTheirCrc) {
+  const fs::path folder = dir / "dcp";
+  fs::create_directory(folder);
+  DcpFileWriter writer(folder / "__0_0.distcp");
+  const float value = 1;
+  writer.tensor("w", {"w"}, DType::f32, {1}, {0}, {1}, std::as_bytes(std::span(&value, 1)));
+  writer.object("device", {"device"},
+                PickleValue::of_call("torch device", {PickleValue::of_text("a device of this name")}));
+  finish_dcp_folder(folder, writer.finish());
+  EXPECT_TRUE(verify_checkpoint(folder, 1).verified);
+  fs::remove(folder / "manifest.json");
+  const VerifyResult result = verify_checkpoint(folder, 1);
+  EXPECT_FALSE(result.verified);
+  EXPECT_NE(result.verdict.find("unverified"), std::string::npos) << result.verdict;
+  test::expect_input_error({"__0_0.distcp: device", "torch device"},
+                           [&] { DcpFolder(folder).object("device"); });
+
+  std::string bytes = bytes_of(folder / "__0_0.distcp");
+  bytes[bytes.find("of this name")] ^= 1;
+  test::write_file(folder / "__0_0.distcp", bytes);
+  test::expect_input_error({"__0_0.distcp: device", "CRC"}, [&] { verify_checkpoint(folder, 1); });
+}
+
 TEST_F(DcpSource, Row71And72AShardOfAnotherRunAndAMissingOne) {
   run(hf("hf"), dir / "dcp", FolderFormat::dcp, [](ConvertOptions& o) { o.max_file_bytes = 2000; });
   const std::string own = bytes_of(dir / "dcp/__0_1.distcp");

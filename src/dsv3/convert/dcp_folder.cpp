@@ -10,6 +10,7 @@
 #include "dsv3/base/checked.h"
 #include "dsv3/base/error.h"
 #include "dsv3/convert/rectangles.h"
+#include "dsv3/formats/zip.h"
 
 namespace dsv3 {
 namespace fs = std::filesystem;
@@ -127,7 +128,10 @@ std::optional<PickleValue> DcpFolder::object(std::string_view key) const {
 }
 
 void DcpFolder::check_objects_and_files() const {
-  for (const auto& [key, where] : objects_) object(key);
+  for (const auto& [key, where] : objects_) {
+    const StoredZip zip(open(where->file), where->offset, where->length, key);
+    for (const ZipEntry& entry : zip.entries()) zip.check(entry);
+  }
   if (!manifest_) return;
   std::set<std::string_view> of_tensors;
   for (const DcpTensor& tensor : metadata_.tensors)

@@ -36,7 +36,8 @@ class DcpFolder : public TensorStore {
   void read_transposed(const StoredTensor& matrix, const MatrixBlock& block, std::span<std::byte> out) const;
   // The Python object of a key; nothing when there is no such key.
   std::optional<PickleValue> object(std::string_view key) const;
-  // Reads every object, and every file of the manifest that holds no tensor.
+  // Checks the bytes of every object, whatever its class, and every file of the manifest that holds no
+  // tensor.
   void check_objects_and_files() const;
 
  private:
