@@ -55,6 +55,16 @@ TEST_F(ConvertCommand, GoesThereAndBack) {
   EXPECT_EQ(read_json(dir_ / "exported/config.json")["torch_dtype"], "bfloat16");
 }
 
+TEST_F(ConvertCommand, WhatIsNotCarriedOverIsAWarning) {
+  fs::copy(kModel, at("hf"));
+  write_file(dir_ / "hf/tokenizer.json", "");
+  fs::resize_file(dir_ / "hf/tokenizer.json", 65 << 20);
+  const Result result = dsv3({"convert", at("hf"), at("dcp")});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_TRUE(result.err.starts_with("dsv3: warning: ")) << result.err;
+  EXPECT_NE(result.err.find("hf/tokenizer.json has 68157440 bytes"), std::string::npos) << result.err;
+}
+
 TEST_F(ConvertCommand, ASourceThatIsNotThere) {
   expect_failure(dsv3({"convert", at("none"), at("out")}), ExitCode::usage, {"none", "no such"});
   expect_failure(dsv3({"export", at("none"), at("out")}), ExitCode::usage, {"none", "no such"});

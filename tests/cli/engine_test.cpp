@@ -63,6 +63,9 @@ TEST(Train, FromTextsThroughATokenizerOfTheirOwn) {
   const std::string sources = "--data.train=[{path = \"" + (dir / "prose").string() +
                               "\", weight = 0.75}, {path = \"" + (dir / "code").string() +
                               "\", weight = 0.25}]";
+  const std::vector<const char*> companions = {"tokenizer_config.json", "special_tokens_map.json",
+                                               "chat_template.jinja", "generation_config.json"};
+  for (const char* name : companions) write_file(fs::path(tokenizer) / name, "{}");
   std::vector<Json> last;
   for (const std::string ranks : {"1", "2"}) {
     const fs::path out = dir / ("run" + ranks);
@@ -71,6 +74,7 @@ TEST(Train, FromTextsThroughATokenizerOfTheirOwn) {
                "--data.mask=document", "--train.out=" + out.string(), "--nproc", ranks}));
     last.push_back(metrics_of(out).back());
     EXPECT_TRUE(fs::exists(out / "hf/tokenizer.json"));
+    for (const char* name : companions) EXPECT_TRUE(fs::exists(out / "hf" / name)) << name;
   }
   EXPECT_NEAR(last[0].at("loss").get<double>(), last[1].at("loss").get<double>(), 1e-10);
   EXPECT_EQ(last[0].at("tokens"), last[1].at("tokens"));

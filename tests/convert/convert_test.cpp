@@ -262,6 +262,25 @@ TEST_F(Convert, CompanionsTravel) {
   EXPECT_TRUE(fs::exists(dir / "back/generation_config.json"));
 }
 
+TEST_F(Convert, CompanionsThatDoNotTravelAreTold) {
+  const fs::path from = hf("hf");
+  test::write_file(from / "tokenizer.json", "");
+  fs::resize_file(from / "tokenizer.json", (64 << 20) + 1);
+  test::write_file(dir / "outside.jinja", "");
+  fs::create_symlink(dir / "outside.jinja", from / "chat_template.jinja");
+  fs::create_symlink("nowhere", from / "README.md");
+  test::write_file(from / "notes.odt", "");
+  fs::create_directory(from / "folder.json");
+  std::vector<std::string> left_out = run(from, dir / "dcp", FolderFormat::dcp).left_out;
+  std::ranges::sort(left_out);
+  ASSERT_EQ(left_out.size(), 3u);
+  EXPECT_NE(left_out[0].find("README.md is a link to no file of the folder"), std::string::npos);
+  EXPECT_NE(left_out[1].find("chat_template.jinja is a link to no file"), std::string::npos);
+  EXPECT_NE(left_out[2].find("tokenizer.json has 67108865 bytes"), std::string::npos) << left_out[2];
+  for (const char* name : {"README.md", "chat_template.jinja", "tokenizer.json"})
+    EXPECT_FALSE(fs::exists(dir / "dcp" / name)) << name;
+}
+
 TEST_F(Convert, ADcpFolderWithoutConfigNeedsOne) {
   run(hf("hf"), dir / "dcp", FolderFormat::dcp);
   fs::rename(dir / "dcp/config.json", dir / "config.json");

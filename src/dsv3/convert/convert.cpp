@@ -55,9 +55,11 @@ std::string identity_of(const fs::path& source, const ModelConfig& config, const
       .dump();
 }
 
-// Tokenizer and generation settings travel along; weights, indexes and what is hidden do not, nor does what a
-// link leads to outside of the folder.
-void copy_companions(const fs::path& source, const fs::path& folder) {
+// Tokenizer and generation settings travel along; weights, indexes and what is hidden do not, nor does what
+// is too large or what a link leads to outside of the folder. Returns a sentence for each of the latter.
+std::vector<std::string> copy_companions(const fs::path& source, const fs::path& folder) {
+  std::vector<std::string> left_out;
+  std::error_code error;
   const std::optional<Manifest> manifest = Manifest::read(source);
   // Does not travel, but damage is said wherever it is.
   if (fs::exists(source / kConversionName)) check_listed_file(manifest, source, kConversionName);
@@ -67,12 +69,20 @@ void copy_companions(const fs::path& source, const fs::path& folder) {
     const bool small_text =
         type == ".json" || type == ".txt" || type == ".model" || type == ".jinja" || type == ".md";
     if (!small_text || name.starts_with(".") || name == "config.json" || name == kManifestName ||
-        name.ends_with(".index.json") || !entry.is_regular_file() || entry.file_size() > kMaxCompanion ||
-        !lies_in_folder(source, name))
+        name.ends_with(".index.json") || fs::is_directory(entry.path(), error))
       continue;
-    check_listed_file(manifest, source, name);
-    write_atomically(folder / name, read_text(entry.path(), kMaxCompanion));
+    if (!lies_in_folder(source, name)) {
+      left_out.push_back(printable(entry.path().string(), 400) + " is a link to no file of the folder");
+    } else if (entry.is_regular_file() && entry.file_size() > kMaxCompanion) {
+      left_out.push_back(fmt::format("{} has {} bytes, at most {} are carried over",
+                                     printable(entry.path().string(), 400), entry.file_size(),
+                                     kMaxCompanion));
+    } else if (entry.is_regular_file()) {
+      check_listed_file(manifest, source, name);
+      write_atomically(folder / name, read_text(entry.path(), kMaxCompanion));
+    }
   }
+  return left_out;
 }
 
 }  // namespace
@@ -128,7 +138,7 @@ ConvertSummary convert(const fs::path& path, const fs::path& target, const Conve
     partial.record(file->name, file->write(partial.path() / file->name, meter));
 
   summary.complete = partial.complete(names, [&](DcpPart&& whole) {
-    copy_companions(folder, partial.path());
+    summary.left_out = copy_companions(folder, partial.path());
     const DType dtype = options.dtype.value_or(source.dtype(source.table().params.front()));
     write_atomically(partial.path() / "config.json", hf_config_json(source.config(), dtype).dump(2) + "\n");
     if (!to_hf) return finish_dcp_folder(partial.path(), std::move(whole));

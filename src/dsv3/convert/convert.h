@@ -35,6 +35,8 @@ struct ConvertSummary {
   bool complete = false;           // false: other parts have files to write yet, or a dry run
   bool was_complete = false;       // before this run, which had nothing to do
   int64_t missing_mtp = 0;         // MTP modules that the source lacks; left out
+  // Files beside the weights that are not carried over, each with the reason.
+  std::vector<std::string> left_out = {};
 };
 
 // Bytes written so far and in all, of this part. Called from the caller's thread.

@@ -70,9 +70,10 @@ void copy_tokenizer(const fs::path& tokenizer, const fs::path& folder) {
   const fs::path file = is_folder ? tokenizer / "tokenizer.json" : tokenizer;
   if (!fs::is_regular_file(file, error)) return;
   write_atomically(folder / "tokenizer.json", read_text(file, kMaxTokenizer));
-  const fs::path config = file.parent_path() / "tokenizer_config.json";
-  if (fs::is_regular_file(config, error))
-    write_atomically(folder / "tokenizer_config.json", read_text(config, kMaxTokenizer));
+  for (const char* name :
+       {"tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json"})
+    if (const fs::path beside = file.parent_path() / name; fs::is_regular_file(beside, error))
+      write_atomically(folder / name, read_text(beside, kMaxTokenizer));
 }
 
 }  // namespace dsv3

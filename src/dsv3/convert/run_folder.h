@@ -20,8 +20,9 @@ void remove_unfinished(const std::filesystem::path& run);
 // damaged or of a past that is given up. RunError when that fails.
 void set_aside_after(const std::filesystem::path& run, int64_t step);
 
-// The run's tokenizer beside its weights: data.tokenizer's tokenizer.json, and its tokenizer_config.json if
-// it has one. Nothing for "byte" or none.
+// The run's tokenizer beside its weights: data.tokenizer's tokenizer.json, and what lies beside that:
+// tokenizer_config.json, special_tokens_map.json, chat_template.jinja, generation_config.json. Nothing for
+// "byte" or none.
 void copy_tokenizer(const std::filesystem::path& tokenizer, const std::filesystem::path& folder);
 
 }  // namespace dsv3

@@ -85,6 +85,7 @@ int run(const std::string& source, const std::string& target, const ConvertOptio
     fmt::print(stderr,
                "dsv3: warning: {}: the weights lack {} MTP modules that config.json asks for: left out\n",
                printable(source), summary.missing_mtp);
+  for (const std::string& text : summary.left_out) fmt::print(stderr, "dsv3: warning: {}: left out\n", text);
   if (json) {
     fmt::print("{}\n", Json{{"tensors", summary.tensors},
                             {"files", summary.files},
