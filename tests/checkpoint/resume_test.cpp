@@ -6,12 +6,9 @@
 
 #include <random>
 
-#include "dsv3/checkpoint/saver.h"
+#include "checkpoint/two_checkpoints.h"
 #include "dsv3/convert/checkpoint.h"
-#include "dsv3/convert/run_folder.h"
-#include "support/files.h"
 #include "support/ranks.h"
-#include "support/runs.h"
 
 namespace dsv3 {
 namespace {
@@ -151,24 +148,11 @@ TEST(Saving, FailuresAreToldAndEndTheRunAfterK) {
   EXPECT_EQ(saver.last_step(), 1);
 }
 
-class Damaged : public testing::Test {
+class Damaged : public test::TwoCheckpoints {
  protected:
-  Damaged()
-      : run(trajectory_run({"model.init=", "train.out=" + (dir / "run").string(), "checkpoint.resume=auto"})),
-        training(run) {
-    Saver saver(training.model, training.optimizer, run);
-    for (int i = 0; i < 2; ++i) {
-      training.trainer.step();
-      saver.begin(training.trainer.state());
-    }
-  }
-  std::optional<Resumed> resume_now() {
-    return resume(training.model, training.optimizer, run,
-                  [&](const std::string& line) { warnings.push_back(line); });
-  }
   // A bit of the middle of a file of the newest checkpoint.
   void damage(const std::string& name) {
-    const fs::path path = checkpoint_path(run.train.out, 2) / name;
+    const fs::path path = newest() / name;
     std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
     const auto at = static_cast<std::streamoff>(fs::file_size(path) / 2);
     file.seekg(at);
@@ -176,10 +160,6 @@ class Damaged : public testing::Test {
     file.seekp(at);
     file.put(byte);
   }
-  test::TempDir dir;
-  RunConfig run;
-  Training training;
-  std::vector<std::string> warnings;
 };
 
 TEST_F(Damaged, TheNewestIsTaken) {
@@ -203,7 +183,7 @@ TEST_F(Damaged, ADamagedOneIsNamedAndPassedBy) {
 // Random bits of all files of a checkpoint, each file in proportion to its size but at least a few of each:
 // verify and the load find every one, and name the file. DSV3_LONG_TESTS: 1,500 of them.
 TEST_F(Damaged, NoSingleBitGoesUnseen) {
-  const fs::path folder = checkpoint_path(run.train.out, 2);
+  const fs::path folder = newest();
   std::vector<fs::path> files;
   uintmax_t bytes = 0;
   for (const auto& entry : fs::directory_iterator(folder)) {
@@ -251,26 +231,26 @@ TEST_F(Damaged, NoSingleBitGoesUnseen) {
 }
 
 TEST_F(Damaged, AMissingFileIsNamed) {
-  fs::remove(checkpoint_path(run.train.out, 2) / "__0_0.distcp");
+  fs::remove(newest() / "__0_0.distcp");
   EXPECT_EQ(resume_now()->train.step, 1);
   EXPECT_NE(warnings.at(0).find("__0_0.distcp"), std::string::npos) << warnings[0];
 }
 
 TEST_F(Damaged, WhenNoneIsValidTheRunDoesNotBeginAnew) {
   fs::remove(checkpoint_path(run.train.out, 1) / ".metadata");
-  fs::remove(checkpoint_path(run.train.out, 2) / ".metadata");
+  fs::remove(newest() / ".metadata");
   test::expect_input_error({"none of its checkpoints is valid"}, [&] { resume_now(); });
 }
 
 TEST_F(Damaged, AnUnfinishedOneIsNoCheckpoint) {
-  fs::rename(checkpoint_path(run.train.out, 2), checkpoint_path(run.train.out, 2).string() + ".tmp");
+  fs::rename(newest(), newest().string() + ".tmp");
   EXPECT_EQ(resume_now()->train.step, 1);
   EXPECT_TRUE(warnings.empty());
 }
 
 TEST_F(Damaged, AnotherModelIsRefusedWithItsFields) {
   const RunConfig other = trajectory_run({"model.init=", "model.vocab_size=300", "model.rope_theta=5000",
-                                          "checkpoint.resume=" + checkpoint_path(run.train.out, 2).string()});
+                                          "checkpoint.resume=" + newest().string()});
   Training wrong(other);
   test::expect_error(ExitCode::usage, {"step-2", "vocab_size", "300 here", "rope_theta"},
                      [&] { resume(wrong.model, wrong.optimizer, other, [](const std::string&) {}); });

@@ -82,6 +82,8 @@ void InputFile::read(std::span<std::byte> out, uint64_t offset) const {
   }
   while (!out.empty()) {
     const ssize_t n = retry([&] { return ::pread(fd_, out.data(), out.size(), static_cast<off_t>(offset)); });
+    // A bad sector: what the file holds there is lost, as if it were other bytes.
+    if (n < 0 && errno == EIO) throw InputError(path_, fmt::format("byte {}", offset), errno_text());
     if (n < 0) throw RunError(printable(path_), fmt::format("reading byte {}: {}", offset, errno_text()));
     if (n == 0) {
       throw InputError(path_, fmt::format("byte {}", offset),

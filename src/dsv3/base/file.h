@@ -23,8 +23,8 @@ class InputFile {
 
   const std::string& path() const { return path_; }
   uint64_t size() const { return size_; }
-  // Fills out from offset; throws InputError when the file ends before. Virtual for files whose bytes are
-  // checked before anybody sees them (convert/checked_file.h).
+  // Fills out from offset; throws InputError when the file ends before or the disk cannot read it (EIO).
+  // Virtual for files whose bytes are checked before anybody sees them (convert/checked_file.h).
   virtual void read(std::span<std::byte> out, uint64_t offset) const;
 
  private:

@@ -57,7 +57,7 @@ void check_the_rest(const DcpFolder& folder, const ParamTable& table) {
 // Rank 0 looks, so that all see the same.
 std::vector<fs::path> candidates(const Mesh& mesh, const fs::path& run) {
   std::vector<int64_t> steps;
-  if (mesh.rank() == 0) steps = list_checkpoints(run);
+  on_rank_zero(mesh, [&] { steps = list_checkpoints(run); });
   const int64_t count = static_cast<int64_t>(steps.size());
   steps.resize(static_cast<size_t>(mesh.sum(std::span<const int64_t>(&count, 1), "checkpoints")[0]), 0);
   std::vector<fs::path> folders;
@@ -114,8 +114,8 @@ std::optional<Resumed> resume(Model& model, Optimizer& optimizer, const RunConfi
       });
       return resume_from(model, optimizer, run, folder, warn);
     } catch (const Error& error) {
-      // A bad sector is an I/O error, and no better than a wrong byte.
-      if (error.code() != ExitCode::content && error.code() != ExitCode::failed) throw;
+      // Whatever else fails, memory or descriptors or a permission, says nothing about the checkpoint.
+      if (error.code() != ExitCode::content) throw;
       warn(fmt::format("checkpoint {} is not valid and is passed by: {}", folder.filename().string(),
                        error.what()));
     }

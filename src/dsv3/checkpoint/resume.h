@@ -24,7 +24,8 @@ struct Resumed {
 // What checkpoint.resume asks for: "auto" is the newest valid checkpoint of the run folder, nothing when
 // there is none; a path is a checkpoint, or a run with its newest valid one. Valid: it has a manifest, every
 // byte is what the manifest says, and it loads. Those that are not are named by warn (on every rank), and so
-// is what the run does otherwise than the saved one. A checkpoint named by itself may lack a manifest; that
+// is what the run does otherwise than the saved one. What keeps one from being looked at (a permission,
+// memory) is thrown: it may be a good one. A checkpoint named by itself may lack a manifest; that
 // is told. InputError when there are some and none is valid.
 std::optional<Resumed> resume(Model& model, Optimizer& optimizer, const RunConfig& run,
                               const std::function<void(const std::string&)>& warn);

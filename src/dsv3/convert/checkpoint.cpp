@@ -17,7 +17,7 @@ bool opens(const fs::path& folder) {
   try {
     const DcpFolder dcp(folder);
     return true;
-  } catch (const Error&) {
+  } catch (const InputError&) {
     return false;
   }
 }

@@ -37,7 +37,9 @@ FileHashes BlockHasher::finish() {
 
 bool has_manifest(const std::filesystem::path& folder) {
   std::error_code error;
-  return std::filesystem::exists(folder / kManifestName, error);
+  // Only "not found" is absence: a folder that cannot be looked into must not pass for one without hashes.
+  return std::filesystem::symlink_status(folder / kManifestName, error).type() !=
+         std::filesystem::file_type::not_found;
 }
 
 FileHashes hash_file(const std::filesystem::path& path) { return hash_file(path, {}); }

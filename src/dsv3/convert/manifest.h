@@ -60,7 +60,7 @@ FileHashes hash_file(const std::filesystem::path& path);
 // The same where the hashes of its last bytes, from the start of a block on, are known.
 FileHashes hash_file(const std::filesystem::path& path, const FileHashes& tail);
 
-// Whether the folder has one; what it says is another question.
+// Whether the folder has one; what it says, and whether it can be read, is another question.
 bool has_manifest(const std::filesystem::path& folder);
 
 struct Manifest {

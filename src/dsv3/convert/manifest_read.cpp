@@ -189,10 +189,7 @@ class ManifestParser : public nlohmann::json_sax<nlohmann::json> {
 
 std::optional<Manifest> Manifest::read(const std::filesystem::path& folder) {
   const auto path = folder / kManifestName;
-  std::error_code error;
-  // Only "not found" is absence: a folder that cannot be looked into must not pass for one without hashes.
-  const auto type = std::filesystem::symlink_status(path, error).type();
-  if (type == std::filesystem::file_type::not_found) return std::nullopt;
+  if (!has_manifest(folder)) return std::nullopt;
   const InputFile file(path);
   check_content(file);
   TextPieces text(file, 0, file.size());
