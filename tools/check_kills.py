@@ -111,6 +111,9 @@ class Training:
         name = "asynchronous" if self.asynchronous else "synchronous"
         # The first opens of the main thread, of the same numbers, are the program's libraries.
         met = [place for place in self.others if place.call != "openat"] if self.asynchronous else self.first
+        if not any(owner(place.path) == "saves" for place in met):
+            print(f"{name}: no call of a save was met", flush=True)
+            return 0, 1
         for call in dict.fromkeys(place.call for place in met):
             of = Counter(owner(place.path) for place in met if place.call == call)
             print(f"{name}: {call}: " + ", ".join(f"{count} of {what}" for what, count in of.items()), flush=True)
