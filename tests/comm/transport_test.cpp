@@ -132,6 +132,32 @@ TEST_P(Transports, SeveralUnderWayAtOnce) {
   });
 }
 
+// What wait() says after `fault` on tensors that are under way, on one rank of the transport in memory. They
+// are the caller's only references.
+std::string said(bool chaos, const std::function<void(at::Tensor& out, at::Tensor& in)>& fault) {
+  test::HubTransport transport(std::make_shared<test::Hub>(1, test::RankOptions{.chaos = chaos}), 0);
+  at::Tensor out = at::empty({8}), in = at::ones({8});
+  const auto pending = transport.all_gather(out, in);
+  fault(out, in);
+  try {
+    pending->wait();
+  } catch (const std::logic_error& error) {
+    return error.what();
+  }
+  return out.defined() && out.equal(at::ones({8})) ? "well" : "a wrong result";
+}
+
+// The tests of layouts rest on this.
+TEST(MemoryTransport, SeesTensorsThatAreGivenUpOrTouched) {
+  for (const bool chaos : {false, true}) {
+    EXPECT_EQ(said(chaos, [](auto&, auto&) {}), "well");
+    EXPECT_EQ(said(chaos, [](auto&, auto& in) { in.reset(); }), "a tensor was given up under way");
+    EXPECT_EQ(said(chaos, [](auto& out, auto&) { out.reset(); }), "a tensor was given up under way");
+  }
+  EXPECT_EQ(said(true, [](auto& out, auto&) { out.zero_(); }), "a tensor changed under way");
+  EXPECT_EQ(said(true, [](auto&, auto& in) { in.zero_(); }), "a tensor changed under way");
+}
+
 INSTANTIATE_TEST_SUITE_P(All, Transports,
                          testing::Values(Kind{"single", 1}, Kind{"gloo", 2}, Kind{"gloo", 3},
                                          Kind{"memory", 3}, Kind{"chaos", 3}),

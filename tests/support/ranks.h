@@ -1,7 +1,8 @@
 #pragma once
-// Ranks as threads of one process, over a transport in memory. It can be slow (a delay a collective) and
-// hostile: a result is NaN until it arrives, at its own wait or in a random order at an earlier one, and
-// inputs are checked for changes until they are waited for.
+// Ranks as threads of one process, over a transport in memory that keeps no tensor alive: memory that is
+// given up under way is an error. It can be slow (a delay a collective) and hostile: a result is NaN until it
+// arrives, at its own wait or in a random order at an earlier one, and neither inputs nor outputs may change
+// until they are waited for.
 
 #include <gtest/gtest.h>
 #include <omp.h>
@@ -16,7 +17,7 @@
 #include <thread>
 
 #include "dsv3/comm/mesh.h"
-#include "support/tensors.h"
+#include "support/borrowed.h"
 
 namespace dsv3::test {
 
@@ -111,32 +112,42 @@ class HubPending : public Pending {
     std::minstd_rand dice;
   };
 
-  HubPending(std::shared_ptr<Hub> hub, uint64_t number, std::function<void(const Hub::Call&)> finish,
-             std::shared_ptr<Outstanding> outstanding)
+  // Writes the result of a call.
+  using Finish = std::function<void(const Hub::Call&, const at::Tensor& out)>;
+
+  HubPending(std::shared_ptr<Hub> hub, uint64_t number, Finish finish, const at::Tensor& out,
+             const at::Tensor& in, std::shared_ptr<Outstanding> outstanding)
       : hub_(std::move(hub)),
         number_(number),
         finish_(std::move(finish)),
+        out_(out),
+        in_(in),
         outstanding_(std::move(outstanding)) {
     outstanding_->calls.push_back(this);
+    if (!hub_->options().chaos) return;
+    if (!out.is_alias_of(in)) in_.watch();
+    out.is_floating_point() ? out.fill_(std::numeric_limits<double>::quiet_NaN()) : out.fill_(-77);
+    out_.watch();
   }
   ~HubPending() override { std::erase(outstanding_->calls, this); }
-
-  // Chaos: what the input has to be until the end.
-  void watch(const at::Tensor& in) {
-    in_ = in;
-    before_ = in.clone();
-  }
 
   void wait() override {
     at::NoGradGuard no_grad;
     if (hub_->options().chaos) let_some_arrive();
     arrive();
-    if (before_.defined() && !in_.equal(before_)) throw std::logic_error("an input changed under way");
+    in_.check();
+    out_.check();
   }
 
  private:
   void arrive() {
-    if (!std::exchange(arrived_, true)) hub_->take(number_, finish_);
+    if (std::exchange(arrived_, true)) return;
+    hub_->take(number_, [this](const Hub::Call& call) {
+      in_.check();
+      out_.check();
+      finish_(call, out_.get());
+      if (hub_->options().chaos) out_.watch();
+    });
   }
   void let_some_arrive() {
     std::vector<HubPending*> order = outstanding_->calls;
@@ -148,10 +159,10 @@ class HubPending : public Pending {
 
   std::shared_ptr<Hub> hub_;
   uint64_t number_;
-  std::function<void(const Hub::Call&)> finish_;
+  Finish finish_;
+  Borrowed out_, in_;
   std::shared_ptr<Outstanding> outstanding_;
   bool arrived_ = false;
-  at::Tensor in_, before_;
 };
 
 class HubTransport : public Transport {
@@ -164,27 +175,30 @@ class HubTransport : public Transport {
   int size() const override { return hub_->size(); }
 
   std::unique_ptr<Pending> all_gather(const at::Tensor& out, const at::Tensor& in) override {
-    return start(out, in, {}, [out](const Hub::Call& call) { out.copy_(at::cat(call.inputs)); });
+    return start(out, in, {},
+                 [](const Hub::Call& call, const at::Tensor& result) { result.copy_(at::cat(call.inputs)); });
   }
   std::unique_ptr<Pending> reduce_scatter(const at::Tensor& out, const at::Tensor& in) override {
     const int64_t size = out.numel(), begin = size * rank_;
-    return start(out, in, {}, [=](const Hub::Call& call) {
-      out.copy_(call.inputs[0].narrow(0, begin, size));
-      for (size_t r = 1; r < call.inputs.size(); ++r) out.add_(call.inputs[r].narrow(0, begin, size));
+    return start(out, in, {}, [=](const Hub::Call& call, const at::Tensor& result) {
+      result.copy_(call.inputs[0].narrow(0, begin, size));
+      for (size_t r = 1; r < call.inputs.size(); ++r) result.add_(call.inputs[r].narrow(0, begin, size));
     });
   }
   std::unique_ptr<Pending> all_reduce(const at::Tensor& x) override {
-    return start(x, x, {}, [x](const Hub::Call& call) {
-      x.copy_(call.inputs[0]);
-      for (size_t r = 1; r < call.inputs.size(); ++r) x.add_(call.inputs[r]);
+    return start(x, x, {}, [](const Hub::Call& call, const at::Tensor& result) {
+      result.copy_(call.inputs[0]);
+      for (size_t r = 1; r < call.inputs.size(); ++r) result.add_(call.inputs[r]);
     });
   }
   std::unique_ptr<Pending> broadcast(const at::Tensor& x, int root) override {
-    return start(x, x, {}, [x, root](const Hub::Call& call) { x.copy_(call.inputs[root]); });
+    return start(x, x, {}, [root](const Hub::Call& call, const at::Tensor& result) {
+      result.copy_(call.inputs[root]);
+    });
   }
   std::unique_ptr<Pending> all_to_all(const at::Tensor& out, const at::Tensor& in, const SlotRows& recv,
                                       const SlotRows& send) override {
-    return start(out, in, send, [this, out, recv](const Hub::Call& call) {
+    return start(out, in, send, [this, recv](const Hub::Call& call, const at::Tensor& result) {
       const auto peers = static_cast<size_t>(size());
       std::vector<int64_t> read(peers, 0);  // rows of each peer's input passed
       int64_t written = 0;
@@ -194,7 +208,7 @@ class HubTransport : public Transport {
             const int64_t rows = call.send[peer][slot + to];
             if (static_cast<int>(to) == rank_) {
               if (rows != recv[slot + peer]) throw std::logic_error("send and recv do not match");
-              out.narrow(0, written, rows).copy_(call.inputs[peer].narrow(0, read[peer], rows));
+              result.narrow(0, written, rows).copy_(call.inputs[peer].narrow(0, read[peer], rows));
               written += rows;
             }
             read[peer] += rows;
@@ -204,14 +218,9 @@ class HubTransport : public Transport {
 
  private:
   std::unique_ptr<Pending> start(const at::Tensor& out, const at::Tensor& in, const SlotRows& send,
-                                 std::function<void(const Hub::Call&)> finish) {
-    auto pending =
-        std::make_unique<HubPending>(hub_, hub_->join(rank_, in, send), std::move(finish), outstanding_);
-    if (hub_->options().chaos) {
-      if (!out.is_alias_of(in)) pending->watch(in);
-      out.is_floating_point() ? out.fill_(std::numeric_limits<double>::quiet_NaN()) : out.fill_(-77);
-    }
-    return pending;
+                                 HubPending::Finish finish) {
+    const uint64_t number = hub_->join(rank_, in, send);
+    return std::make_unique<HubPending>(hub_, number, std::move(finish), out, in, outstanding_);
   }
 
   std::shared_ptr<Hub> hub_;
