@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstdlib>
 
 #include "dsv3/base/error.h"
@@ -181,6 +182,37 @@ TEST(Mesh, SumsAndRefusesAnotherOrder) {
     mesh.data().all_reduce(x, mesh.rank() == 1 ? "b" : "a").wait();
     EXPECT_THROW(mesh.sum(std::vector<int64_t>{1}, "numbers"), RunError);
   });
+}
+
+// Waiting, and nothing else: not the time under way that is spent otherwise, and not in other groups.
+TEST(Mesh, GroupsCountTheTimeThatTheyAreWaitedFor) {
+  using Clock = std::chrono::steady_clock;
+  constexpr double kDelay = 0.02;
+  constexpr int kCalls = 5;
+  test::run_ranks({.replicate = 1, .shard = 2, .ep = 2},
+                  [&](const Mesh& mesh) {
+                    const at::Tensor x = at::ones({4});
+                    auto seconds = [](Clock::time_point begin) {
+                      return std::chrono::duration<double>(Clock::now() - begin).count();
+                    };
+                    double issued = 0;  // on its way already while the call returns
+                    for (int i = 0; i < kCalls; ++i) {
+                      const auto begin = Clock::now();
+                      Work work = mesh.data().all_reduce(x, "x");
+                      issued += seconds(begin);
+                      work.wait();
+                    }
+                    const double waited = mesh.data().counters().wait_s;
+                    EXPECT_GE(waited + issued, 0.95 * kCalls * kDelay);
+
+                    Work work = mesh.data().all_reduce(x, "x");
+                    std::this_thread::sleep_for(std::chrono::duration<double>(3 * kDelay));
+                    const auto begin = Clock::now();
+                    work.wait();
+                    EXPECT_LE(mesh.data().counters().wait_s - waited, seconds(begin));
+                    EXPECT_EQ(mesh.expert().counters().wait_s, 0);
+                  },
+                  {.delay_ms = 1e3 * kDelay});
 }
 
 TEST(Mesh, ContradictingGroupsAreRefused) {

@@ -5,6 +5,7 @@
 #include "dsv3/data/indexed_dataset.h"
 #include "dsv3/train/generate.h"
 #include "support/files.h"
+#include "support/ranks.h"
 #include "support/runs.h"
 
 namespace dsv3 {
@@ -50,6 +51,22 @@ TEST(Trajectory, HundredStepsInFp64) {
     }
   }
   EXPECT_GT(compared, 20);
+}
+
+// comm_s is all waiting in collectives. Those of `world` are waited for at once, each as long as the delay.
+TEST(Metrics, CountTheTimeInCollectives) {
+  constexpr double kDelay = 0.01;
+  test::run_ranks({.replicate = 1, .shard = 2, .ep = 2},
+                  [](const Mesh& mesh) {
+                    Training training(trajectory_run({"parallel.shard=2", "parallel.ep=2"}), mesh);
+                    const StepMetrics metrics = training.trainer.step();
+                    ASSERT_EQ(metrics.comm.at(0).group, "world");
+                    EXPECT_GE(metrics.comm[0].calls, 4);
+                    EXPECT_GE(metrics.comm_s, 0.9 * kDelay * static_cast<double>(metrics.comm[0].calls));
+                    EXPECT_LE(metrics.comm_s, metrics.step_s);
+                  },
+                  {.delay_ms = 1e3 * kDelay});
+  EXPECT_EQ(Training(trajectory_run()).trainer.step().comm_s, 0);
 }
 
 TEST(Trajectory, FirstStepInFp32) {
