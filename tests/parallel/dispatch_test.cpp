@@ -115,6 +115,9 @@ TEST(Dispatch, FiveHundredRandomRoutings) {
                       const auto dispatch = all_to_all_dispatch(mesh.expert(), c.experts);
                       expect_close(route(*dispatch, c, first, tokens, rank * c.experts / c.ranks),
                                    expected(c, first, tokens), seed);
+                      // A sum of integers: also that all ranks issued the same collectives, those without
+                      // tokens too.
+                      EXPECT_EQ(mesh.sum(std::vector{tokens}, "tokens"), std::vector{all});
                     },
                     {.chaos = seed % 2 == 1});
   }
