@@ -1,6 +1,6 @@
 #pragma once
-// Layouts, and what a run may vary on them: every pair of values of the columns behind the layout is in some
-// row.
+// Layouts, and what a run may vary on them: in some row is every pair of values of two columns behind the
+// layout, and every layout with each depth, tying and accumulation.
 
 #include <ostream>
 #include <string>
@@ -53,11 +53,15 @@ struct LayoutCase {
             (freeze ? R"(["*.q_a_proj.weight", "*.experts.down_proj", "*.input_layernorm.weight"])" : "[]")};
   }
 
+  // Of every rank: the batch is cut into sequences.
+  int64_t micro_batches() const { return (batch + layout.world() - 1) / layout.world(); }
+
   std::vector<std::string> columns() const {
-    return {"depth " + std::to_string(depth),
+    return {name().substr(0, name().find('_')),
+            "depth " + std::to_string(depth),
             tied ? "tied" : "untied",
-            recompute,
             accumulate,
+            recompute,
             reshard,
             "batch " + std::to_string(batch),
             std::string("prefetch ") + prefetch_backward,
@@ -70,23 +74,26 @@ inline void PrintTo(const LayoutCase& test, std::ostream* out) { *out << test.na
 
 inline const std::vector<LayoutCase>& layout_cases() {
   static const std::vector<LayoutCase> cases = {
-      {{1, 2, 1}, 2, false, "none", "unsharded", "never", 5, "post", true, "pre_norm"},
-      {{1, 2, 2}, 1, true, "attention", "sharded", "after_backward", 3, "post", false, "post_norm"},
-      {{1, 4, 1}, 2, false, "every:2", "unsharded", "after_forward", 8, "none", false, "post_norm"},
-      {{1, 4, 2}, 1, true, "block", "sharded", "never", 8, "pre", false, "pre_norm"},
-      {{1, 4, 4}, 1, true, "moe", "unsharded", "after_forward", 3, "pre", true, "post_norm"},
-      {{2, 2, 2}, 2, true, "block", "sharded", "after_backward", 5, "none", true, "post_norm"},
-      {{2, 4, 2}, 2, false, "every:2", "sharded", "never", 3, "pre", true, "pre_norm"},
-      {{2, 2, 1}, 2, false, "moe", "sharded", "after_backward", 5, "none", false, "pre_norm"},
-      {{1, 2, 1}, 1, true, "none", "sharded", "after_forward", 8, "none", false, "post_norm"},
-      {{1, 4, 2}, 2, false, "attention", "unsharded", "after_forward", 5, "pre", true, "pre_norm"},
-      {{2, 4, 2}, 1, false, "block", "unsharded", "after_backward", 8, "post", true, "post_norm"},
-      {{1, 2, 2}, 1, true, "every:2", "unsharded", "after_backward", 5, "post", true, "pre_norm"},
-      {{1, 4, 4}, 2, false, "attention", "sharded", "never", 8, "none", true, "pre_norm"},
-      {{1, 4, 1}, 2, false, "moe", "sharded", "never", 8, "post", true, "post_norm"},
-      {{2, 2, 2}, 1, true, "none", "sharded", "after_backward", 8, "pre", false, "post_norm"},
-      {{2, 2, 1}, 1, true, "block", "sharded", "after_forward", 3, "post", true, "post_norm"},
-      {{1, 2, 2}, 1, true, "none", "sharded", "after_forward", 3, "none", true, "post_norm"},
+      {{1, 2, 1}, 1, true, "none", "sharded", "after_forward", 8, "none", false, "pre_norm"},
+      {{1, 2, 1}, 2, false, "block", "unsharded", "never", 8, "pre", false, "post_norm"},
+      {{1, 2, 2}, 2, true, "block", "unsharded", "after_forward", 3, "pre", true, "pre_norm"},
+      {{1, 2, 2}, 2, false, "every:2", "unsharded", "after_backward", 8, "none", false, "pre_norm"},
+      {{1, 2, 2}, 1, false, "none", "sharded", "never", 3, "post", false, "pre_norm"},
+      {{1, 4, 1}, 2, true, "block", "unsharded", "never", 5, "post", false, "pre_norm"},
+      {{1, 4, 1}, 1, false, "every:2", "sharded", "after_forward", 3, "post", false, "post_norm"},
+      {{1, 4, 2}, 1, false, "none", "unsharded", "after_forward", 5, "pre", true, "pre_norm"},
+      {{1, 4, 2}, 2, true, "attention", "sharded", "after_backward", 8, "post", false, "post_norm"},
+      {{1, 4, 4}, 1, false, "moe", "unsharded", "after_backward", 5, "none", true, "post_norm"},
+      {{1, 4, 4}, 2, true, "attention", "sharded", "never", 5, "pre", true, "post_norm"},
+      {{2, 2, 1}, 1, true, "moe", "unsharded", "after_forward", 8, "pre", true, "pre_norm"},
+      {{2, 2, 1}, 1, false, "block", "sharded", "after_backward", 3, "none", false, "post_norm"},
+      {{2, 2, 1}, 2, false, "every:2", "unsharded", "never", 3, "post", true, "pre_norm"},
+      {{2, 2, 2}, 2, false, "moe", "sharded", "after_forward", 5, "post", true, "post_norm"},
+      {{2, 2, 2}, 1, true, "attention", "unsharded", "after_backward", 5, "post", true, "pre_norm"},
+      {{2, 2, 2}, 1, true, "every:2", "unsharded", "never", 5, "pre", true, "post_norm"},
+      {{2, 4, 2}, 1, false, "attention", "sharded", "after_forward", 3, "none", true, "post_norm"},
+      {{2, 4, 2}, 1, true, "moe", "unsharded", "never", 3, "none", false, "post_norm"},
+      {{2, 4, 2}, 2, true, "none", "sharded", "after_backward", 5, "pre", true, "post_norm"},
   };
   return cases;
 }

@@ -1,125 +1,57 @@
 // Any layout trains like one process: the same global batches on real text in fp64, step by step.
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <mutex>
 #include <numeric>
 #include <set>
 
 #include "parallel/layout_cases.h"
-#include "support/ranks.h"
-#include "support/runs.h"
+#include "parallel/layout_run.h"
 
 namespace dsv3 {
 namespace {
 
 using at::Tensor;
+using test::expect_same;
+using test::Record;
+using test::train_alone;
+using test::train_on;
 using test::Training;
 using test::trajectory_run;
-
-// What training left behind, whole, and what it said on the way.
-struct Record {
-  std::vector<double> losses, norms;
-  std::vector<int64_t> counts;                       // of every router and step
-  std::vector<double> biases;                        // of every router at the end: the same bits
-  std::map<std::string, Tensor> weights, gradients;  // gradients: of the first step
-};
-
-Record train(const RunConfig& run, const Mesh& mesh, int steps) {
-  Training training(run, mesh);
-  Record record;
-  for (int step = 0; step < steps; ++step) {
-    const StepMetrics metrics = training.trainer.step();
-    record.losses.insert(record.losses.end(),
-                         {metrics.loss, metrics.lm_loss, metrics.mtp_loss, metrics.balance_loss});
-    record.norms.push_back(metrics.grad_norm);
-    for (RouterState& state : training.model.router_states())
-      for (int64_t e = 0; e < state.count_E.numel(); ++e)
-        record.counts.push_back(state.count_E[e].item<int64_t>());
-    if (step == 0)
-      for (const ParamSpec& spec : training.model.table().params)
-        if (spec.trainable) record.gradients[spec.name] = test::whole(training.model, spec, true).clone();
-  }
-  for (const ParamSpec& spec : training.model.table().params)
-    record.weights[spec.name] = test::whole(training.model, spec).clone();
-  for (const RouterState& state : training.model.router_states())
-    for (int64_t e = 0; e < state.bias_E.numel(); ++e)
-      record.biases.push_back(state.bias_E[e].item<double>());
-  return record;
-}
-
-std::vector<std::string> with(std::vector<std::string> flags, const std::vector<std::string>& more) {
-  flags.insert(flags.end(), more.begin(), more.end());
-  return flags;
-}
-
-// One process, one thread: what all layouts are held against.
-Record train_alone(const std::vector<std::string>& flags, int steps) {
-  Record record;
-  std::thread([&] {
-    omp_set_num_threads(1);
-    record = train(trajectory_run(flags), Mesh::create({}), steps);
-  }).join();
-  return record;
-}
-
-// The record of rank 0; the others have to say the same numbers.
-Record train_on(const MeshLayout& layout, std::vector<std::string> flags, int steps,
-                const test::RankOptions& options = {}) {
-  flags.insert(flags.end(), {"parallel.replicate=" + std::to_string(layout.replicate),
-                             "parallel.shard=" + std::to_string(layout.shard),
-                             "parallel.ep=" + std::to_string(layout.ep)});
-  const RunConfig run = trajectory_run(flags);
-  std::vector<Record> records(layout.world());
-  test::run_ranks(
-      layout, [&](const Mesh& mesh) { records[mesh.rank()] = train(run, mesh, steps); }, options);
-  for (const Record& other : records) {
-    EXPECT_EQ(other.losses, records[0].losses);
-    EXPECT_EQ(other.norms, records[0].norms);
-    EXPECT_EQ(other.counts, records[0].counts);
-  }
-  return records[0];
-}
-
-void expect_same(const std::map<std::string, Tensor>& ours, const std::map<std::string, Tensor>& theirs,
-                 double tolerance) {
-  double squares = 0;
-  for (const auto& [name, tensor] : theirs) squares += tensor.square().sum().item<double>();
-  for (const auto& [name, tensor] : theirs)
-    EXPECT_LE(test::relative_error(ours.at(name), tensor, 1e-6 * std::sqrt(squares)), tolerance) << name;
-}
-
-void expect_same(const Record& ours, const Record& theirs, double tolerance, double gradient_tolerance) {
-  ASSERT_EQ(ours.losses.size(), theirs.losses.size());
-  for (size_t i = 0; i < ours.losses.size(); ++i)
-    EXPECT_LE(std::abs(ours.losses[i] - theirs.losses[i]), tolerance * std::abs(theirs.losses[i])) << i;
-  for (size_t i = 0; i < ours.norms.size(); ++i)
-    EXPECT_LE(std::abs(ours.norms[i] - theirs.norms[i]), tolerance * theirs.norms[i]) << i;
-  EXPECT_EQ(ours.counts, theirs.counts);
-  EXPECT_EQ(ours.biases, theirs.biases);
-  expect_same(ours.gradients, theirs.gradients, gradient_tolerance);
-  expect_same(ours.weights, theirs.weights, tolerance);
-}
+using test::with;
 
 using Case = test::LayoutCase;
 
 TEST(LayoutCases, CrossPairwise) {
-  std::vector<std::set<std::string>> values(9);
+  // The layout crosses the three columns behind it; all others cross each other.
+  auto crossed = [](size_t a, size_t b) { return a > 0 || b <= 3; };
+  std::vector<std::set<std::string>> values(test::layout_cases()[0].columns().size());
   std::set<std::pair<std::string, std::string>> pairs;
   for (const Case& test : test::layout_cases()) {
     const std::vector<std::string> columns = test.columns();
     for (size_t a = 0; a < columns.size(); ++a) {
       values[a].insert(columns[a]);
-      for (size_t b = a + 1; b < columns.size(); ++b) pairs.emplace(columns[a], columns[b]);
+      for (size_t b = a + 1; b < columns.size(); ++b)
+        if (crossed(a, b)) pairs.emplace(columns[a], columns[b]);
     }
   }
   size_t all = 0;
   for (size_t a = 0; a < values.size(); ++a)
-    for (size_t b = a + 1; b < values.size(); ++b) all += values[a].size() * values[b].size();
+    for (size_t b = a + 1; b < values.size(); ++b)
+      if (crossed(a, b)) all += values[a].size() * values[b].size();
   EXPECT_EQ(pairs.size(), all);
+  // Gradients that stay whole over several micro-batches, and are then summed over replicas, or are not.
+  std::set<int64_t> replicas;
+  for (const Case& test : test::layout_cases())
+    if (std::string(test.accumulate) == "unsharded" && test.micro_batches() >= 2)
+      replicas.insert(test.layout.replicate);
+  EXPECT_EQ(replicas, (std::set<int64_t>{1, 2}));
 }
 
 class Layouts : public testing::TestWithParam<Case> {};
 
+// Gradients are compared at the first step and at the last.
 TEST_P(Layouts, TrainLikeOneProcessInFp64) {
   const std::vector<std::string> flags = with(GetParam().flags(), {"train.dtype=fp64"});
   const Record alone = train_alone(flags, 10);
@@ -134,21 +66,45 @@ TEST_P(Layouts, FirstStepInFp32) {
   expect_same(ours, alone, 1e-6, 2e-6);
 }
 
+// A layout changes no rounding to bf16: those are of a token's own rows, and sums over tokens are in fp32, as
+// in the test above. But for one: ATen rounds the product that is an expert's gradient, over the rows that
+// arrive together, which a layout with ep gathers from several ranks. Two roundings of half a unit in the
+// last place of 8 bits, one on each side, are 2^-8.
+TEST_P(Layouts, FirstStepInBf16) {
+  const std::vector<std::string> flags = with(GetParam().flags(), {"train.dtype=bf16"});
+  Record alone = train_alone(flags, 1);
+  const Record ours = train_on(GetParam().layout, flags, 1);
+  if (test::backend() == Backend::aten) {
+    auto of_experts = [](const auto& named) { return named.first.find(".experts.") != std::string::npos; };
+    std::map<std::string, Tensor> experts = alone.first_gradients;
+    std::erase_if(experts, std::not_fn(of_experts));
+    expect_same(ours.first_gradients, experts, 0x1p-8);
+    std::erase_if(alone.first_gradients, of_experts);
+  }
+  alone.last_gradients.clear();  // the first ones
+  alone.weights.clear();
+  expect_same(ours, alone, 1e-6, 2e-6);
+}
+
 // Results arrive in a random order, are NaN until then, and inputs may not change before the wait: the races
 // that streams of a GPU would have.
 TEST_P(Layouts, SurviveChaos) {
-  const std::vector<std::string> flags = with(GetParam().flags(), {"train.dtype=fp64"});
-  const Record calm = train_on(GetParam().layout, flags, 2);
-  const Record chaos = train_on(GetParam().layout, flags, 2, {.chaos = true});
-  EXPECT_EQ(chaos.losses, calm.losses);
-  EXPECT_EQ(chaos.norms, calm.norms);
-  for (const auto& [name, tensor] : calm.weights) EXPECT_TRUE(chaos.weights.at(name).equal(tensor)) << name;
+  // In bf16 what is sent by an all-gather is a copy of the master that only the collective holds.
+  for (const char* dtype : {"fp64", "bf16"}) {
+    SCOPED_TRACE(dtype);
+    const auto flags = with(GetParam().flags(), {std::string("train.dtype=") + dtype});
+    const Record calm = train_on(GetParam().layout, flags, 2);
+    const Record chaos = train_on(GetParam().layout, flags, 2, {.chaos = true});
+    EXPECT_EQ(chaos.losses, calm.losses);
+    EXPECT_EQ(chaos.norms, calm.norms);
+    for (const auto& [name, tensor] : calm.weights) EXPECT_TRUE(chaos.weights.at(name).equal(tensor)) << name;
+  }
 }
 
 // The same for as long as errors would take to grow. Minutes: `make test-full` asks for it.
 TEST(LongLayouts, TrainLikeOneProcessForAHundredSteps) {
   if (std::getenv("DSV3_LONG_TESTS") == nullptr) GTEST_SKIP() << "DSV3_LONG_TESTS is not set";
-  for (const size_t row : {1, 6, 9}) {  // (1, 2, 2), (2, 4, 2) and (1, 4, 2)
+  for (const size_t row : {2, 7, 19}) {  // (1, 2, 2), (1, 4, 2) and (2, 4, 2)
     const Case& test = test::layout_cases()[row];
     SCOPED_TRACE(test.name());
     const std::vector<std::string> flags = with(test.flags(), {"train.dtype=fp64", "train.steps=100"});
