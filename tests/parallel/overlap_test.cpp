@@ -17,13 +17,18 @@ struct Seen {
   std::string group, operation, unit;
 };
 
-std::vector<Seen> events_of_a_step(std::vector<std::string> flags) {
-  flags.insert(flags.end(), {"parallel.shard=2", "model.init=", "model.num_hidden_layers=4"});
+// Of rank 0 of two. look: called with each event, at that time.
+std::vector<Seen> events_of_a_step(
+    std::vector<std::string> flags, int64_t ep = 1,
+    const std::function<void(const Model&, const CollectiveLog::Event&)>& look = {}) {
+  flags.insert(flags.end(), {"parallel.shard=2", "parallel.ep=" + std::to_string(ep),
+                             "model.init=", "model.num_hidden_layers=4"});
   std::vector<Seen> seen;
-  test::run_ranks({.replicate = 1, .shard = 2, .ep = 1}, [&](const Mesh& mesh) {
+  test::run_ranks({.replicate = 1, .shard = 2, .ep = ep}, [&](const Mesh& mesh) {
     Training training(trajectory_run(flags), mesh);
     if (mesh.rank() == 0)
       mesh.log().observer = [&](const CollectiveLog::Event& event) {
+        if (look) look(training.model, event);
         seen.push_back(
             {event.kind, std::string(event.group), std::string(event.operation), std::string(event.unit)});
       };
@@ -78,6 +83,46 @@ TEST(Overlap, BackwardGathersTheNextBlockAndReducesBehind) {
   const auto none = events_of_a_step({"parallel.reshard=after_forward", "parallel.prefetch_backward=none"});
   EXPECT_GT(find(none, Kind::issue, "all_gather", "block 1", 1),
             find(none, Kind::issue, "reduce_scatter", "block 2"));
+}
+
+// Whether the gather of the next block (of those below: backward walks down) is behind a block's backward or
+// ahead of it, of a dense block, of MoE blocks and of MTP's.
+TEST(Overlap, BackwardGathersTheNextBlockBehindABlockOrAheadOfIt) {
+  for (const std::string mode : {"pre", "post"}) {
+    SCOPED_TRACE(mode);
+    std::map<std::string, int> gathers;  // of each block
+    std::map<std::string, bool>
+        has_grads;  // at its second one: whether the block above has all its gradients
+    auto look = [&](const Model& model, const CollectiveLog::Event& event) {
+      if (event.kind != Kind::issue || event.operation != "all_gather" || event.group != "data" ||
+          !event.unit.starts_with("block "))
+        return;
+      const std::string block(event.unit);
+      if (++gathers[block] < 2) return;
+      bool& all = has_grads[block] = true;
+      FlatUnit* above = model.flat_units_of(model.table().block_unit(std::stoi(block.substr(6)) + 1))[0];
+      for (const FlatUnit::Slot& slot : above->slots())
+        all = all && slot.param.grad.defined() && slot.param.grad.any().item<bool>();
+    };
+    const auto seen = events_of_a_step({"parallel.reshard=after_forward", "model.first_k_dense_replace=2",
+                                        "parallel.prefetch_backward=" + mode},
+                                       2, look);
+    for (int block = 4; block >= 1; --block) {  // 4 is MTP's, 1 is dense
+      const std::string here = block == 4 ? "mtp 1" : "block " + std::to_string(block);
+      const std::string below = "block " + std::to_string(block - 1),
+                        layer = "layer " + std::to_string(block);
+      const size_t gather = find(seen, Kind::issue, "all_gather", below.c_str(), 1);
+      EXPECT_EQ(has_grads[below], mode == "post") << block;
+      EXPECT_LT(gather, find(seen, Kind::issue, "reduce_scatter", here.c_str()));
+      size_t last_rows = 0;
+      for (size_t i = 0; i < seen.size(); ++i)
+        if (seen[i].operation == "all_to_all" && seen[i].unit == layer) last_rows = i;
+      EXPECT_EQ(last_rows > 0, block > 1);
+      if (block > 1) {
+        EXPECT_EQ(gather > last_rows, mode == "post") << block;
+      }
+    }
+  }
 }
 
 // What is gathered, or on its way, at any collective of a step. parallel.max_unsharded bounds what is ahead.
