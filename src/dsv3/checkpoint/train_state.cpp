@@ -1,6 +1,7 @@
 #include "dsv3/checkpoint/train_state.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <map>
@@ -8,6 +9,7 @@
 #include <sstream>
 
 #include "dsv3/base/error.h"
+#include "dsv3/convert/manifest.h"
 
 namespace dsv3 {
 namespace {
@@ -46,10 +48,39 @@ std::map<std::string, std::string> values_of(const std::string& toml) {
   return values;
 }
 
+// Of these a model with the weights of another may have its own: what weights are drawn with, how long a text
+// may be, tokens that only generation and the look-up's gradient ask for, and MTP modules, whose absence
+// mtp.init_missing answers.
+constexpr std::string_view kOwn[] = {"initializer_range", "max_position_embeddings",
+                                     "bos_token_id",      "eos_token_id",
+                                     "pad_token_id",      "num_nextn_predict_layers"};
+// Fields that change what the same tensors compute.
+constexpr std::string_view kOfNoShape[] = {"rope_theta",     "rope_scaling",         "rms_norm_eps",
+                                           "n_group",        "topk_group",           "num_experts_per_tok",
+                                           "norm_topk_prob", "routed_scaling_factor"};
+
 // The fields that the program reads, without what config.json carries beside them.
 Json fields(ModelConfig model) {
   model.source = Json::object();
   return model.to_json();
+}
+
+bool is_one_of(const std::string& key, std::span<const std::string_view> keys) {
+  return std::ranges::find(keys, key) != keys.end();
+}
+
+// {field, "FIELD 3 there, 4 here"} of each that differs.
+std::vector<std::pair<std::string, std::string>> differences_of(const ModelConfig& there,
+                                                                const ModelConfig& here) {
+  const Json theirs = fields(there), ours = fields(here);
+  std::vector<std::pair<std::string, std::string>> found;
+  auto compare = [&](const std::string& key, const Json& a, const Json& b) {
+    if (a != b) found.emplace_back(key, fmt::format("{} {} there, {} here", key, a.dump(), b.dump()));
+  };
+  for (const auto& [key, value] : ours.items()) compare(key, theirs.value(key, Json()), value);
+  for (const auto& [key, value] : theirs.items())
+    if (!ours.contains(key)) compare(key, value, Json());
+  return found;
 }
 
 }  // namespace
@@ -108,19 +139,37 @@ std::vector<std::string> changed_keys(const std::string& saved_run, const RunCon
 }
 
 void require_same_model(const ModelConfig& saved, const ModelConfig& model, std::string_view checkpoint) {
-  const Json theirs = fields(saved), ours = fields(model);
-  std::string differences;
-  auto compare = [&](const std::string& key, const Json& a, const Json& b) {
-    if (a != b)
-      differences +=
-          fmt::format("{}{} {} there, {} here", differences.empty() ? "" : "; ", key, a.dump(), b.dump());
-  };
-  for (const auto& [key, value] : ours.items()) compare(key, theirs.value(key, Json()), value);
-  for (const auto& [key, value] : theirs.items())
-    if (!ours.contains(key)) compare(key, value, Json());
+  std::vector<std::string> differences;
+  for (const auto& [key, text] : differences_of(saved, model)) differences.push_back(text);
   if (!differences.empty())
-    throw UsageError(printable(checkpoint), "is of another model: " + printable(differences, 1000),
-                     "resume with the model that was trained, or take its weights alone by model.init");
+    throw UsageError(
+        printable(checkpoint),
+        "is of another model: " + printable(fmt::format("{}", fmt::join(differences, "; ")), 1000),
+        "resume with the model that was trained, or take its weights alone by model.init");
+}
+
+std::vector<std::string> require_init_model(const std::filesystem::path& folder, const RunConfig& run) {
+  std::error_code error;
+  if (!std::filesystem::exists(folder / "config.json", error)) return {};
+  check_listed_file(Manifest::read(folder), folder, "config.json");
+  const auto is_written = [&](const std::string& key) {
+    const auto origin = run.origin.find("model." + key);
+    return origin != run.origin.end() && origin->second != run.origin.at("model");
+  };
+  std::vector<std::string> others, meant;
+  for (const auto& [key, text] : differences_of(ModelConfig::load(folder), run.model)) {
+    if (is_one_of(key, kOwn)) continue;
+    // rope_parameters are another way to write both fields of RoPE.
+    const bool written = is_written(key) || (key.starts_with("rope_") && is_written("rope_parameters"));
+    (written && is_one_of(key, kOfNoShape) ? meant : others).push_back(text);
+  }
+  if (!others.empty())
+    throw UsageError(
+        "model.init",
+        printable(folder.string(), 400) +
+            " is of another model: " + printable(fmt::format("{}", fmt::join(others, "; ")), 1000),
+        "train the model of its config.json (model.config), or write under [model] what is meant");
+  return meant;
 }
 
 }  // namespace dsv3

@@ -2,6 +2,7 @@
 // Where a run stands, beside weights and moments.
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -38,5 +39,11 @@ std::vector<std::string> changed_keys(const std::string& saved_run, const RunCon
 
 // UsageError that lists the fields in which the models differ.
 void require_same_model(const ModelConfig& saved, const ModelConfig& model, std::string_view checkpoint);
+
+// Whether the weights of a model.init folder are of the run's model, by the folder's config.json, if it holds
+// one. UsageError that lists the fields in which the forward computation differs. Those of them that the run
+// file or a flag writes itself, and that change no tensor's shape, are meant: returned, as "rope_theta 10000
+// there, 5000 here". InputError: config.json is damaged, or of a model that the program lacks.
+std::vector<std::string> require_init_model(const std::filesystem::path& folder, const RunConfig& run);
 
 }  // namespace dsv3

@@ -32,6 +32,7 @@ RunConfig build(std::vector<Entry> entries, const std::optional<ModelConfig>& mo
   keep_one(entries, "train.steps", "train.tokens");
   RunConfig run;
   if (model) run.model = *model;
+  run.origin["model"] = "default";
   for (const RunKey& key : run_keys()) run.origin[key.name] = "default";
   for (const std::string& key : known_model_keys()) run.origin["model." + key] = "default";
   resolve_model(entries, model, run);

@@ -127,8 +127,9 @@ struct RunConfig {
   CheckpointConfig checkpoint;
   EvalConfig eval;
   MetricsConfig metrics;
-  std::map<std::string, std::string>
-      origin;  // "optim.lr" -> "default" | "run.toml:7" | "flag" | "preset tiny"
+  // "optim.lr" -> "default" | "run.toml:7" | "flag" | "preset tiny"; "model": of the fields that [model] and
+  // flags don't write themselves.
+  std::map<std::string, std::string> origin;
 
   // flags: "section.key=value" without the dashes. Paths in the file are relative to the file, in flags to
   // the working directory. Unknown or misspelt key, wrong type, impossible value: UsageError with file, line,

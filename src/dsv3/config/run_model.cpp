@@ -102,6 +102,7 @@ void resolve_model(const std::vector<Entry>& entries, const std::optional<ModelC
     blame(error.what(), overrides);
   }
 
+  run.origin["model"] = base.origin;
   for (const std::string& key : known_model_keys()) run.origin["model." + key] = base.origin;
   for (const Entry* entry : overrides) {
     run.origin[entry->key.substr(0, entry->key.find('.', 6))] = entry->origin;

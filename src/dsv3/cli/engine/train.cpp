@@ -67,6 +67,10 @@ void initialise(Model& model, const RunConfig& run, RunLog& log) {
   model.initialise(run.train.seed);
   if (run.model_init.empty()) return;
   const std::filesystem::path folder = model_folder(run.model_init, "model.init");
+  on_all_ranks(model.mesh(), [&] {
+    for (const std::string& change : require_init_model(folder, run))
+      log.warn("warning: the run's model is not that of model.init: " + change);
+  });
   const std::vector<int64_t> missing = model.load(folder, run.mtp.init_missing);
   log.say(fmt::format("weights from {}, fresh optimizer{}", folder.string(),
                       missing.empty() ? "" : fmt::format(", {} MTP modules initialised", missing.size())));
