@@ -32,14 +32,21 @@ class Resumed : public testing::TestWithParam<Layout> {};
 
 TEST_P(Resumed, TwentyAndTwentyStepsAreForty) {
   TempDir dir;
-  const auto& flags = GetParam().flags;
+  std::vector<std::string> flags = GetParam().flags;
+  // The batch changes before and after the stop; λ, the learning rate and γ end after it: at 3,200, 4,480 and
+  // 4,800 tokens.
+  flags.push_back("--schedule.batch=[{tokens=0,value=4},{tokens=1280,value=2},{tokens=2240,value=6}]");
   ASSERT_EQ(dsv3(saving(dir / "all", 40, flags)).code, 0);
   ASSERT_EQ(dsv3(saving(dir / "two", 20, flags)).code, 0);
   const Result second = dsv3(going_on(dir / "two", 40, flags));
   ASSERT_EQ(second.code, 0) << second.err;
   EXPECT_NE(second.out.find("resumed from"), std::string::npos) << second.out;
-  EXPECT_EQ(metrics_of(dir / "two"), metrics_of(dir / "all"));
+  const std::vector<Json> metrics = metrics_of(dir / "all");
+  EXPECT_EQ(metrics_of(dir / "two"), metrics);
   EXPECT_EQ(weights_of(dir / "two"), weights_of(dir / "all"));
+  const auto tokens = [&](size_t step) { return metrics.at(step - 1).at("tokens").get<int64_t>(); };
+  for (const auto& [step, batch] : {std::pair(10, 4), {11, 2}, {25, 2}, {26, 6}, {40, 6}})
+    EXPECT_EQ(tokens(step) - tokens(step - 1), batch * 32) << step;
 }
 
 INSTANTIATE_TEST_SUITE_P(Ranks, Resumed,
