@@ -1,6 +1,8 @@
 // Training as a whole: the trajectory of transformers + torch.optim.AdamW, determinism, evaluation, learning.
 #include <gtest/gtest.h>
 
+#include <fstream>
+
 #include "dsv3/base/error.h"
 #include "dsv3/data/indexed_dataset.h"
 #include "dsv3/train/generate.h"
@@ -51,6 +53,30 @@ TEST(Trajectory, HundredStepsInFp64) {
     }
   }
   EXPECT_GT(compared, 20);
+}
+
+// As in training: each rank ends with the same error, whoever starts it.
+TEST(Evaluation, ABadTokenOfOneRankIsTheErrorOfAll) {
+  test::TempDir dir;
+  const auto text = dir / "text.bin";
+  std::filesystem::copy(test::kTrajectory / "text.bin", text);
+  std::filesystem::copy(test::kTrajectory / "text.idx", dir / "text.idx");
+  std::fstream(text, std::ios::in | std::ios::out | std::ios::binary).seekp(2 * 300).write("\xff\xff", 2);
+  const RunConfig run = trajectory_run({"parallel.shard=2", "data.valid=" + (dir / "text").string()});
+  std::vector<std::string> said(2);
+  auto evaluate_all = [&](const Mesh& mesh) {
+    Training training(run, mesh);
+    try {
+      evaluate(training.model, Loader(run, mesh, /*valid=*/true), run.train.micro_batch, 0);
+    } catch (const Error& error) {
+      said[mesh.rank()] = error.what();
+      EXPECT_EQ(error.code(), ExitCode::content);
+      throw;
+    }
+  };
+  EXPECT_THROW(test::run_ranks({.replicate = 1, .shard = 2, .ep = 1}, evaluate_all), Error);
+  EXPECT_NE(said[1].find("65535"), std::string::npos) << said[1];  // its sequence, the tenth
+  EXPECT_EQ(said[0], said[1]);
 }
 
 // comm_s is all waiting in collectives. Those of `world` are waited for at once, each as long as the delay.

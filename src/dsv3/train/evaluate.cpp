@@ -1,5 +1,6 @@
 #include "dsv3/train/evaluate.h"
 
+#include "dsv3/comm/agreement.h"
 #include "dsv3/ops/torch_pch.h"
 
 namespace dsv3 {
@@ -30,7 +31,10 @@ EvalResult evaluate(Model& model, const Loader& loader, int64_t micro_batch, int
   if (batches > 0) samples = std::min(samples, batches * micro_batch);
   const int64_t round = micro_batch * model.mesh().world_size();
   for (int64_t begin = 0; begin < samples; begin += round) {
-    for (const MicroBatch& micro : loader.at(begin, std::min(round, samples - begin)).micro) {
+    Batch batch;
+    // A token that one rank alone finds to be wrong is everybody's error.
+    on_all_ranks(model.mesh(), [&] { batch = loader.at(begin, std::min(round, samples - begin)); });
+    for (const MicroBatch& micro : batch.micro) {
       const Output output = model.evaluate(micro, {.routing = true});
       const StepCounts step =
           count_batch({.micro = {micro}, .first_sample = 0}, static_cast<int64_t>(depths));

@@ -23,7 +23,7 @@ struct EvalResult {
 
 // batches · micro_batch sequences of the loader from its beginning, 0: all of one epoch, shared by the ranks.
 // Sums over all ranks; leaves router bias, counters and every generator as they are. micro_batch: the
-// loader's.
+// loader's. What is wrong in the data of one rank is thrown on all (on_all_ranks).
 EvalResult evaluate(Model& model, const Loader& loader, int64_t micro_batch, int64_t batches);
 
 }  // namespace dsv3
