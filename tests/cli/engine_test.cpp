@@ -301,6 +301,17 @@ TEST(Doctor, MeasuresAnyGroupsAndRefusesWhatItDoesNotObey) {
   EXPECT_NE(result.out.find("group expert       3 ranks, MB/s: all-gather "), std::string::npos)
       << result.out;
   EXPECT_EQ(result.out.find('{'), std::string::npos) << result.out;
+  const Result grid = dsv3({"doctor", "--nproc", "4", "--parallel.replicate=2", "--json"});
+  ASSERT_EQ(grid.code, 0) << grid.err;
+  std::map<std::string, int> ranks;  // every group with more than one
+  const Json measured = parse_json(grid.out, "doctor");
+  for (const Json& group : measured.at("groups")) {
+    ranks[group.at("group")] = group.at("ranks");
+    for (const char* what : {"all_gather", "reduce_scatter", "all_reduce", "all_to_all"})
+      EXPECT_GT(group.at(std::string(what) + "_MB_per_s").get<double>(), 0) << group.dump();
+  }
+  EXPECT_EQ(ranks,
+            (std::map<std::string, int>{{"world", 4}, {"data", 2}, {"replicate", 2}, {"expert_data", 2}}));
   expect_failure(dsv3({"doctor", "--optim.lr=1"}), ExitCode::usage,
                  {"--optim.lr", "no flag of this command"});
 }

@@ -43,7 +43,12 @@ TEST(Ranks, TrainEvaluateAndGenerateLikeOneProcess) {
     EXPECT_EQ(result.code, 0) << result.err;
     return parse_json(result.out, "eval").at("loss").get<double>();
   };
-  EXPECT_NEAR(loss({"--nproc", "2", "--parallel.ep=2"}), loss({}), 1e-10);
+  const std::vector<std::vector<std::string>> meshes = {
+      {"--nproc", "2"},
+      {"--nproc", "2", "--parallel.ep=2"},
+      {"--nproc", "4", "--parallel.replicate=2", "--parallel.ep=2"}};
+  const double loss_of_one = loss({});
+  for (const auto& mesh : meshes) EXPECT_NEAR(loss(mesh), loss_of_one, 1e-10) << mesh.size();
 
   auto text = [&](std::vector<std::string> more) {
     std::vector<std::string> args = {"generate", "--model",          one,  "--prompt",
@@ -53,7 +58,8 @@ TEST(Ranks, TrainEvaluateAndGenerateLikeOneProcess) {
     EXPECT_EQ(result.code, 0) << result.err;
     return result.out;
   };
-  EXPECT_EQ(text({"--nproc", "2", "--parallel.ep=2"}), text({}));
+  const std::string text_of_one = text({});
+  for (const auto& mesh : meshes) EXPECT_EQ(text(mesh), text_of_one) << mesh.size();
 }
 
 // Over Gloo itself: what tests/parallel shows of every layout over a transport in memory.

@@ -38,22 +38,23 @@ double rate(Group& group, int64_t bytes, const std::function<void()>& call) {
 Json measure_groups(const Mesh& mesh) {
   constexpr int64_t kBytes = 16 << 20;
   Json out = Json::array();
-  for (Group* group : {&mesh.data(), &mesh.replicate(), &mesh.expert(), &mesh.expert_data()}) {
+  for (Group* group : {&mesh.world(), &mesh.data(), &mesh.replicate(), &mesh.expert(), &mesh.expert_data()}) {
     const int64_t size = group->size();
     if (size == 1) continue;
     const int64_t part = kBytes / 4 / size, whole = part * size;
     const at::Tensor shard = at::ones({part}), full = at::ones({whole}), other = at::empty({whole});
     const SlotRows rows(static_cast<size_t>(size), part);
     const auto mb = [](double bytes_per_s) { return std::round(bytes_per_s / 1e6); };
-    out.push_back({{"group", group->name()},
-                   {"ranks", size},
-                   {"all_gather_MB_per_s",
-                    mb(rate(*group, kBytes, [&] { group->all_gather(full, shard, "doctor").wait(); }))},
-                   {"reduce_scatter_MB_per_s",
-                    mb(rate(*group, kBytes, [&] { group->reduce_scatter(shard, full, "doctor").wait(); }))},
-                   {"all_to_all_MB_per_s", mb(rate(*group, kBytes, [&] {
-                      group->all_to_all(other, full, rows, rows, "doctor").wait();
-                    }))}});
+    out.push_back(
+        {{"group", group->name()},
+         {"ranks", size},
+         {"all_gather_MB_per_s",
+          mb(rate(*group, kBytes, [&] { group->all_gather(full, shard, "doctor").wait(); }))},
+         {"reduce_scatter_MB_per_s",
+          mb(rate(*group, kBytes, [&] { group->reduce_scatter(shard, full, "doctor").wait(); }))},
+         {"all_reduce_MB_per_s", mb(rate(*group, kBytes, [&] { group->all_reduce(full, "doctor").wait(); }))},
+         {"all_to_all_MB_per_s",
+          mb(rate(*group, kBytes, [&] { group->all_to_all(other, full, rows, rows, "doctor").wait(); }))}});
   }
   return out;
 }
@@ -109,10 +110,11 @@ int doctor_command(std::vector<std::string> args) {
       if (!value.is_array())
         fmt::print("{:<16} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
     for (const auto& group : out.value("groups", Json::array()))
-      fmt::print("group {:<12} {} ranks, MB/s: all-gather {}, reduce-scatter {}, all-to-all {}\n",
-                 group["group"].get<std::string>(), group["ranks"].dump(),
-                 group["all_gather_MB_per_s"].dump(), group["reduce_scatter_MB_per_s"].dump(),
-                 group["all_to_all_MB_per_s"].dump());
+      fmt::print(
+          "group {:<12} {} ranks, MB/s: all-gather {}, reduce-scatter {}, all-reduce {}, all-to-all {}\n",
+          group["group"].get<std::string>(), group["ranks"].dump(), group["all_gather_MB_per_s"].dump(),
+          group["reduce_scatter_MB_per_s"].dump(), group["all_reduce_MB_per_s"].dump(),
+          group["all_to_all_MB_per_s"].dump());
     for (const auto& problem : problems) fmt::print("problem          {}\n", problem.get<std::string>());
     if (problems.empty()) fmt::print("nothing to mend\n");
   }
