@@ -99,6 +99,8 @@ TEST_F(PrepareRestart, GoesOnWhereItWasKilled) {
       const PrepareSummary summary = prepare(options_);
       EXPECT_TRUE(output() == expected) << line;
       EXPECT_EQ(summary.bad_lines, kBadLines);
+      EXPECT_GT(summary.earlier_bytes, line == 1 ? -1 : 0);
+      EXPECT_LT(summary.earlier_bytes, summary.train.bytes + (summary.valid ? summary.valid->bytes : 0));
       EXPECT_EQ(summary.skipped_files, 1);
       EXPECT_EQ(summary.empty_documents, 2 * 124);
       // Lines of the job that it was in are told again, those before not.

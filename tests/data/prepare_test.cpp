@@ -172,9 +172,11 @@ TEST_F(PrepareRefuses, FilesTooLongForADocumentBeforeReadingThem) {
 
 TEST_F(PrepareRefuses, KeepsOlderFilesWhenItFails) {
   prepare({.inputs = {dir_ / "a.txt"}, .out = dir_ / "p"});
+  const std::string json = read_file(dir_ / "p.json");
   write_file(dir_ / "b.txt", "");
   expect(ExitCode::content, {"no text"}, {.inputs = {dir_ / "b.txt"}});
   EXPECT_EQ(text_of(dir_ / "p"), "text|");
+  EXPECT_EQ(read_file(dir_ / "p.json"), json);
 }
 
 }  // namespace

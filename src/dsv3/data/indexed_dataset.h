@@ -50,7 +50,8 @@ struct IndexedSizes {
   int64_t largest_id = -1;       // -1: no token
   int64_t longest_document = 0;  // tokens
   uint64_t bin_bytes = 0;
-  uint64_t idx_bytes() const;  // that are written before finish()
+  uint64_t idx_bytes() const;        // that are written before complete()
+  uint64_t whole_idx_bytes() const;  // afterwards
 };
 
 // Streams documents out in constant memory; nothing stands under the final names before finish().
@@ -70,8 +71,11 @@ class IndexedDatasetWriter {
   void add_document(std::span<const int32_t> ids);  // append and end_document
   // Between documents: everything so far outlives a crash.
   void sync();
-  // Replaces what stood under the names before: the old .idx goes first and the new one comes last, so that
-  // the names never hold a pair that does not belong together. InputError when there is no document.
+  // Writes what is missing; both files then outlive a crash, under the names that they have until finish().
+  // Whatever can fail for want of room has not failed then. InputError when there is no document.
+  void complete();
+  // complete(), then replaces what stood under the names before: the old .idx goes first and the new one
+  // comes last, so that the names never hold a pair that does not belong together.
   void finish();
   const IndexedSizes& sizes() const;
 

@@ -133,6 +133,10 @@ uint64_t IndexedSizes::idx_bytes() const {
   return kHeaderBytes + sizeof(int32_t) * static_cast<uint64_t>(documents);
 }
 
+uint64_t IndexedSizes::whole_idx_bytes() const {
+  return idx_bytes() + sizeof(int64_t) * (2 * static_cast<uint64_t>(documents) + 1);
+}
+
 void IndexedDatasetWriter::append(std::span<const int32_t> ids) {
   State& s = *state_;
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
@@ -183,7 +187,7 @@ void IndexedDatasetWriter::sync() {
   state_->idx.sync();
 }
 
-void IndexedDatasetWriter::finish() {
+void IndexedDatasetWriter::complete() {
   State& s = *state_;
   if (s.open_tokens > 0) end_document();
   if (s.sizes.documents == 0) throw InputError(idx_path(s.prefix).string(), "documents", "none to write");
@@ -192,8 +196,12 @@ void IndexedDatasetWriter::finish() {
   for (int64_t document = 0; document <= s.sizes.documents; ++document) s.idx.put(document);
   s.idx.flush();
   s.put_header();
-  s.bin.flush();  // a full disk shows here, while the old pair still stands
+  sync();
+}
 
+void IndexedDatasetWriter::finish() {
+  State& s = *state_;
+  complete();
   std::error_code error;
   if (std::filesystem::remove(idx_path(s.prefix), error)) fsync_directory(s.prefix.parent_path());
   if (error) throw RunError(printable(idx_path(s.prefix).string()), "cannot be replaced: " + error.message());

@@ -59,56 +59,49 @@ class Output {
          TextJob::Part part)
       : tokenizer_(tokenizer),
         eos_(eos),
+        prefix_(prefix),
         unfinished_json_(folder.files(part).string() + ".json"),
-        writer_(prefix, tokenizer.vocab_size(), folder.files(part), folder.found().parts[part].files) {
-    files_.prefix = prefix;
-    files_.bytes = folder.found().parts[part].bytes;
-  }
+        bytes_(folder.found().parts[part].bytes),
+        writer_(prefix, tokenizer.vocab_size(), folder.files(part), folder.found().parts[part].files) {}
 
   void add(std::span<const int32_t> ids, const TextJob::Piece& piece) {
     writer_.append(ids);
     if (piece.ends) writer_.end_document();
-    files_.bytes += static_cast<int64_t>(piece.bytes);
+    bytes_ += static_cast<int64_t>(piece.bytes);
   }
 
   bool empty() const { return writer_.sizes().documents == 0; }
 
   PrepareProgress::Part sync() {
     writer_.sync();
-    return {.files = writer_.sizes(), .bytes = files_.bytes};
+    return {.files = writer_.sizes(), .bytes = bytes_};
   }
 
-  PreparedFiles finish() {
+  // All three files, synced; a full disk shows here, while what stood under the output's names still stands.
+  PrepareProgress::Part complete() {
+    writer_.complete();
     const IndexedSizes& sizes = writer_.sizes();
-    files_.documents = sizes.documents;
-    files_.tokens = sizes.tokens;
-    files_.longest_document = sizes.longest_document;
-    const fs::path json_path = files_.prefix.string() + ".json";
-    // Away before the data changes: no .json is better than one of other data.
-    std::error_code ignored;
-    fs::remove(json_path, ignored);
-    writer_.finish();
     Json json;
     json["tokenizer"] = tokenizer_.name();
     json["tokenizer_hash"] = tokenizer_.hash();
     json["vocab_size"] = tokenizer_.vocab_size();
     json["eos_id"] = eos_;
-    json["bytes"] = files_.bytes;
-    json["documents"] = files_.documents;
-    json["tokens"] = files_.tokens;
+    json["bytes"] = bytes_;
+    json["documents"] = sizes.documents;
+    json["tokens"] = sizes.tokens;
     json["largest_id"] = sizes.largest_id;
-    AtomicFile file(json_path, unfinished_json_, 0);
+    AtomicFile file(prefix_.string() + ".json", unfinished_json_, 0);
     file.write(json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
-    file.commit();
-    return files_;
+    file.sync();
+    return {.files = sizes, .bytes = bytes_};
   }
 
  private:
   const Tokenizer& tokenizer_;
   int32_t eos_;
-  fs::path unfinished_json_;
+  fs::path prefix_, unfinished_json_;
+  int64_t bytes_;
   IndexedDatasetWriter writer_;
-  PreparedFiles files_;
 };
 
 int32_t find_eos(const Tokenizer& tokenizer, const std::string& named) {
@@ -118,6 +111,11 @@ int32_t find_eos(const Tokenizer& tokenizer, const std::string& named) {
                    named.empty() ? printable(tokenizer.name()) + " does not say which token ends a document"
                                  : printable(named) + ": no token of " + printable(tokenizer.name()),
                    "name a token of it, such as \"<|endoftext|>\"");
+}
+
+// Nobody can read standard input again.
+bool can_go_on(const PrepareOptions& options) {
+  return std::ranges::find(options.inputs, "-") == options.inputs.end();
 }
 
 // What is known at the end: written, counted and, beyond the limit, refused in the order of the text; and
@@ -131,8 +129,7 @@ class Results {
         valid_(valid),
         bad_(options.max_bad, options.on_bad_line, folder.found().bad_lines),
         empty_(folder.found().empty_documents) {
-    // Nobody can read standard input again.
-    if (std::ranges::find(options.inputs, "-") != options.inputs.end()) next_save_ = Clock::time_point::max();
+    if (!can_go_on(options)) next_save_ = Clock::time_point::max();
   }
 
   void add(const TextJob& job) {
@@ -146,15 +143,25 @@ class Results {
     empty_ += job.empty;
     bad_.add(job);
   }
-  int64_t bad_lines() const { return bad_.count(); }
-  int64_t empty_documents() const { return empty_; }
+  // All is there, `next` being the end of the inputs: the files are whole in the folder.
+  PrepareProgress complete(const TextPlace& next) {
+    PrepareProgress progress = progress_at(next);
+    progress.parts[TextJob::kTrain] = train_.complete();
+    if (valid_) progress.parts[TextJob::kValid] = valid_->complete();
+    progress.whole = 1;
+    if (can_go_on(options_)) folder_.save(progress);
+    return progress;
+  }
 
  private:
   using Clock = std::chrono::steady_clock;
 
+  PrepareProgress progress_at(const TextPlace& next) const {
+    return {.next = next, .bad_lines = bad_.count(), .empty_documents = empty_};
+  }
   void save(const TextPlace& next) {
     const auto start = Clock::now();
-    PrepareProgress progress{.next = next, .bad_lines = bad_.count(), .empty_documents = empty_};
+    PrepareProgress progress = progress_at(next);
     progress.parts[TextJob::kTrain] = train_.sync();
     if (valid_) progress.parts[TextJob::kValid] = valid_->sync();
     folder_.save(progress);
@@ -187,8 +194,50 @@ void say_start(const PrepareOptions& options, const std::vector<TextInput>& file
   }
   const PrepareProgress& found = folder.found();
   const int64_t documents = found.parts[0].files.documents;
-  options.on_restart(fmt::format("{}: goes on behind {} documents, in {}", path, documents,
-                                 printable(files.at(found.next.input).path.string(), 400)));
+  options.on_restart(fmt::format(
+      "{}: goes on behind {} documents, {}", path, documents,
+      found.whole ? "which are all" : "in " + printable(files.at(found.next.input).path.string(), 400)));
+}
+
+// Writes what is missing into the folder.
+PrepareProgress write_outputs(const PrepareOptions& options, const std::vector<TextInput>& files,
+                              const std::vector<fs::path>& outputs, const Tokenizer& tokenizer, int32_t eos,
+                              PrepareFolder& folder) {
+  Output train(outputs.front(), tokenizer, eos, folder, TextJob::kTrain);
+  std::optional<Output> valid;
+  if (outputs.size() > 1) valid.emplace(outputs.back(), tokenizer, eos, folder, TextJob::kValid);
+  const TextRules rules{
+      .tokenizer = tokenizer, .eos = eos, .held_out = options.valid_fraction, .text_key = options.text_key};
+  Results results(options, folder, train, valid);
+  const int64_t empty_inputs = work_on_texts(
+      files, folder.found().next, options.threads,
+      {.read = [&](const TextInput& input, const TextPlace& from,
+                   const TextWork::Add& add) { return read_text(input, rules, from, add); },
+       .make_worker =
+           [&] {
+             return [encoder = std::make_shared<TextEncoder>(rules)](TextJob& job) { encoder->encode(job); };
+           },
+       .use = [&](const TextJob& job) { results.add(job); }});
+
+  const std::string first = options.inputs.front().string();
+  if (train.empty()) {
+    throw InputError(first, "",
+                     files.empty() ? "no text file in it" : fmt::format("no text in {} files", files.size()));
+  }
+  if (valid && valid->empty()) {
+    throw InputError(first, "",
+                     fmt::format("no byte to hold out at --valid-fraction {}", options.valid_fraction),
+                     "a larger fraction or more text");
+  }
+  return results.complete({.input = files.size(), .empty_inputs = empty_inputs});
+}
+
+PreparedFiles describe(const fs::path& prefix, const PrepareProgress::Part& part) {
+  return {.prefix = prefix,
+          .documents = part.files.documents,
+          .tokens = part.files.tokens,
+          .bytes = part.bytes,
+          .longest_document = part.files.longest_document};
 }
 
 }  // namespace
@@ -216,40 +265,21 @@ PrepareSummary prepare(const PrepareOptions& options) {
 
   create_folders(options.out.parent_path());
 
-  PrepareSummary summary;
-  PrepareFolder folder(options.out, identity_of(options, files, *tokenizer, eos));
+  PrepareFolder folder(options.out, outputs, identity_of(options, files, *tokenizer, eos));
   say_start(options, files, folder);
-  Output train(outputs.front(), *tokenizer, eos, folder, TextJob::kTrain);
-  std::optional<Output> valid;
-  if (split) valid.emplace(outputs.back(), *tokenizer, eos, folder, TextJob::kValid);
-  const TextRules rules{
-      .tokenizer = *tokenizer, .eos = eos, .held_out = options.valid_fraction, .text_key = options.text_key};
-  Results results(options, folder, train, valid);
-  summary.skipped_files = work_on_texts(
-      files, folder.found().next, options.threads,
-      {.read = [&](const TextInput& input, const TextPlace& from,
-                   const TextWork::Add& add) { return read_text(input, rules, from, add); },
-       .make_worker =
-           [&] {
-             return [encoder = std::make_shared<TextEncoder>(rules)](TextJob& job) { encoder->encode(job); };
-           },
-       .use = [&](const TextJob& job) { results.add(job); }});
-  summary.bad_lines = results.bad_lines();
-  summary.empty_documents = results.empty_documents();
+  const PrepareProgress before = folder.found();
+  if (before.whole) BadLines(options.max_bad, {}, before.bad_lines);  // refuses what it always refuses
+  const PrepareProgress now =
+      before.whole ? before : write_outputs(options, files, outputs, *tokenizer, eos, folder);
+  folder.publish();
 
-  const std::string first = options.inputs.front().string();
-  if (train.empty()) {
-    throw InputError(first, "",
-                     files.empty() ? "no text file in it" : fmt::format("no text in {} files", files.size()));
-  }
-  if (valid && valid->empty()) {
-    throw InputError(first, "",
-                     fmt::format("no byte to hold out at --valid-fraction {}", options.valid_fraction),
-                     "a larger fraction or more text");
-  }
-  summary.train = train.finish();
-  if (valid) summary.valid = valid->finish();
-  folder.finish();
+  PrepareSummary summary;
+  summary.train = describe(outputs.front(), now.parts[TextJob::kTrain]);
+  if (split) summary.valid = describe(outputs.back(), now.parts[TextJob::kValid]);
+  summary.skipped_files = now.next.empty_inputs;
+  summary.empty_documents = now.empty_documents;
+  summary.bad_lines = now.bad_lines;
+  summary.earlier_bytes = before.parts[TextJob::kTrain].bytes + before.parts[TextJob::kValid].bytes;
   summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return summary;
 }

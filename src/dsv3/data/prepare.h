@@ -46,7 +46,8 @@ struct PrepareSummary {
   int64_t skipped_files = 0;    // empty: worth a warning
   int64_t empty_documents = 0;  // objects of .jsonl whose text is empty: skipped
   int64_t bad_lines = 0;        // skipped
-  double seconds = 0;
+  int64_t earlier_bytes = 0;    // of text, that a command before this had encoded when it was killed
+  double seconds = 0;           // of this command
 };
 
 // A text file is one document, its bytes, then eos; of lines and .jsonl each line is one that is not blank,
@@ -60,11 +61,12 @@ struct PrepareSummary {
 // A line is bad when it has more than 16 MB (kMaxLineBytes), is not encoded by the tokenizer (no UTF-8), or,
 // in .jsonl, is not JSON, no object, or one without exactly one text_key that is a string.
 //
-// What stood under the output's names is replaced at the end, or kept when the input is refused. Until then
-// the output lies in the folder PREFIX.partial, with a record of how far it is. What a process that was
-// killed or that failed has left there is gone on from when inputs (by name, size and time), tokenizer and
-// all options that make the bytes are the same; on_bad_line is not told again of the lines before. Else it is
-// begun anew. With standard input among the inputs no record is made.
+// What stood under the output's names is replaced at the end, when everything is on disk, or kept: all of it,
+// PREFIX.json and both parts, when the input is refused or the disk is full. Until then the output lies in
+// the folder PREFIX.partial, with a record of how far it is. What a process that was killed or that failed
+// has left there is gone on from when inputs (by name, size and time), tokenizer and all options that make
+// the bytes are the same; on_bad_line is not told again of the lines before. Else it is begun anew. With
+// standard input among the inputs no record is made.
 //
 // UsageError: what list_text_inputs refuses, an input that is the output; another process that writes the
 // same PREFIX; fewer bad lines allowed than were skipped before it was killed; a tokenizer that does not

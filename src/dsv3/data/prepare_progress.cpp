@@ -4,11 +4,11 @@
 #include <span>
 #include <system_error>
 #include <type_traits>
+#include <utility>
 
 #include "dsv3/base/error.h"
 #include "dsv3/base/file.h"
 #include "dsv3/base/hash.h"
-#include "dsv3/data/indexed_format.h"
 
 namespace dsv3 {
 namespace {
@@ -33,18 +33,20 @@ Hash128 hash_of(const std::string& identity, const PrepareProgress& progress) {
 
 fs::path folder_of(const fs::path& prefix) { return prefix.string() + ".partial"; }
 
-bool is_there(const fs::path& path) {
+bool present(const fs::path& path) {
   std::error_code ignored;
   return fs::exists(fs::symlink_status(path, ignored));
 }
 
-bool has_bytes(const fs::path& path, uint64_t bytes) {
+std::optional<uint64_t> size_of(const fs::path& path) {
   std::error_code error;
-  return fs::is_regular_file(path, error) && fs::file_size(path, error) >= bytes && !error;
+  if (!fs::is_regular_file(path, error)) return std::nullopt;
+  const uint64_t size = fs::file_size(path, error);
+  return error ? std::nullopt : std::optional(size);
 }
 
 std::optional<PrepareProgress> read_progress(const fs::path& path, const std::string& identity) {
-  if (!has_bytes(path, sizeof(Stored))) return std::nullopt;
+  if (size_of(path) != sizeof(Stored)) return std::nullopt;
   const InputFile file(path);
   Stored stored;
   file.read(std::as_writable_bytes(std::span(&stored, 1)), 0);
@@ -69,8 +71,10 @@ std::vector<fs::path> PrepareFolder::all_files(const fs::path& prefix) {
   return files;
 }
 
-PrepareFolder::PrepareFolder(const fs::path& prefix, const std::string& identity)
+PrepareFolder::PrepareFolder(const fs::path& prefix, std::vector<fs::path> outputs,
+                             const std::string& identity)
     : path_(folder_of(prefix)),
+      outputs_(std::move(outputs)),
       all_files_(all_files(prefix)),
       progress_path_(path_ / "progress"),
       identity_(identity),
@@ -79,15 +83,9 @@ PrepareFolder::PrepareFolder(const fs::path& prefix, const std::string& identity
     throw UsageError("--out", "another process is writing " + printable(prefix.string(), 400),
                      "wait for it, or give another prefix");
   }
-  if (!is_there(progress_path_)) return;
+  if (!present(progress_path_)) return;
   const std::optional<PrepareProgress> found = read_progress(progress_path_, identity_);
-  bool whole = found.has_value();
-  for (const TextJob::Part part : {TextJob::kTrain, TextJob::kValid}) {
-    if (!whole || found->parts[part].files.documents == 0) continue;
-    whole = has_bytes(indexed_format::bin_path(files(part)), found->parts[part].files.bin_bytes) &&
-            has_bytes(indexed_format::idx_path(files(part)), found->parts[part].files.idx_bytes());
-  }
-  if (!whole) {
+  if (!found || !is_there(*found)) {
     discard();
     return;
   }
@@ -96,7 +94,24 @@ PrepareFolder::PrepareFolder(const fs::path& prefix, const std::string& identity
 }
 
 PrepareFolder::~PrepareFolder() {
-  if (lock_.held() && !saved_ && start_ != Start::resumed) finish();
+  if (lock_.held() && !saved_ && start_ != Start::resumed) remove();
+}
+
+bool PrepareFolder::is_there(const PrepareProgress& progress) const {
+  for (size_t part = 0; part < outputs_.size(); ++part) {
+    const IndexedSizes& sizes = progress.parts[part].files;
+    if (sizes.documents == 0) continue;
+    const std::pair<const char*, uint64_t> files[] = {
+        {".bin", sizes.bin_bytes}, {".idx", progress.whole ? sizes.whole_idx_bytes() : sizes.idx_bytes()}};
+    for (const auto& [ending, bytes] : files) {
+      const fs::path unfinished = path_ / (kParts[part] + std::string(ending));
+      // A file that is not there any more has its own name already.
+      const bool named = progress.whole && !present(unfinished);
+      const auto size = size_of(named ? fs::path(outputs_[part].string() + ending) : unfinished);
+      if (!size || *size < bytes || (progress.whole && *size > bytes)) return false;
+    }
+  }
+  return true;
 }
 
 void PrepareFolder::discard() {
@@ -119,7 +134,25 @@ void PrepareFolder::save(const PrepareProgress& progress) {
   saved_ = true;
 }
 
-void PrepareFolder::finish() {
+void PrepareFolder::publish() {
+  for (size_t part = 0; part < outputs_.size(); ++part) {
+    const std::string from = files(static_cast<TextJob::Part>(part)), to = outputs_[part];
+    // Away before the data changes: no .json is better than one of other data, and no .idx than one of
+    // another .bin. What has a new one is not touched.
+    bool removed = false;
+    for (const char* ending : {".json", ".idx"}) {
+      std::error_code error;
+      if (present(from + ending)) removed |= fs::remove(to + ending, error);
+      if (error) throw RunError(printable(to + ending, 400), "cannot be replaced: " + error.message());
+    }
+    if (removed) fsync_directory(outputs_[part].parent_path());
+    for (const char* ending : {".bin", ".idx", ".json"})
+      if (present(from + ending)) rename_synced(from + ending, to + ending);
+  }
+  remove();
+}
+
+void PrepareFolder::remove() {
   // By name: what somebody else put there stays, and the folder with it.
   std::error_code ignored;
   for (const fs::path& file : all_files_) fs::remove(file, ignored);

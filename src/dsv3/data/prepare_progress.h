@@ -22,6 +22,7 @@ struct PrepareProgress {
   TextPlace next = {};  // where reading goes on
   Part parts[2] = {};   // by TextJob::Part
   int64_t bad_lines = 0, empty_documents = 0;
+  int64_t whole = 0;  // 1: nothing is left to write, the files are about to get their names
 };
 
 // The folder and its files; one process at a time.
@@ -30,9 +31,11 @@ class PrepareFolder {
   // What it may write.
   static std::vector<std::filesystem::path> all_files(const std::filesystem::path& prefix);
 
-  // identity: any text that says which inputs and which options make the output's bytes; two that differ
-  // never continue each other. UsageError naming --out when another process writes the same PREFIX.
-  PrepareFolder(const std::filesystem::path& prefix, const std::string& identity);
+  // outputs: the prefixes that the parts get in the end, by TextJob::Part. identity: any text that says which
+  // inputs and which options make the output's bytes; two that differ never continue each other. UsageError
+  // naming --out when another process writes the same PREFIX.
+  PrepareFolder(const std::filesystem::path& prefix, std::vector<std::filesystem::path> outputs,
+                const std::string& identity);
   // Removes everything, unless there is progress to go on from, by this or an earlier process.
   ~PrepareFolder();
   PrepareFolder(const PrepareFolder&) = delete;
@@ -48,15 +51,20 @@ class PrepareFolder {
   std::filesystem::path files(TextJob::Part part) const;
   // To be called when all that progress says is synced.
   void save(const PrepareProgress& progress);
-  // The output stands under its own names: nothing is left of the folder.
-  void finish();
+  // All files are synced under files(part), with .bin, .idx and .json behind, and get their own names; those
+  // that have got them before a kill keep them. What stood there is replaced, without ever showing two files
+  // that do not belong together. Then nothing is left of the folder.
+  void publish();
 
   const std::filesystem::path& path() const { return path_; }
 
  private:
+  bool is_there(const PrepareProgress& progress) const;
   void discard();
+  void remove();
 
   std::filesystem::path path_;
+  std::vector<std::filesystem::path> outputs_;
   std::vector<std::filesystem::path> all_files_;
   std::filesystem::path progress_path_;
   std::string identity_;

@@ -28,12 +28,14 @@ void print_files(const PreparedFiles& files) {
              static_cast<double>(files.bytes) / static_cast<double>(files.tokens), files.longest_document);
 }
 
-void print_summary(const PrepareSummary& summary, bool json) {
+void print_summary(const PrepareSummary& summary, const BadLineWarnings& bad, bool json) {
   if (json) {
     Json out = {{"train", as_json(summary.train)},
                 {"skipped_files", summary.skipped_files},
                 {"empty_documents", summary.empty_documents},
                 {"bad_lines", summary.bad_lines},
+                {"bad_lines_shown", bad.shown()},
+                {"earlier_bytes", summary.earlier_bytes},
                 {"seconds", summary.seconds}};
     if (summary.valid) out["valid"] = as_json(*summary.valid);
     fmt::print("{}\n", out.dump(-1, ' ', false, Json::error_handler_t::replace));
@@ -41,8 +43,9 @@ void print_summary(const PrepareSummary& summary, bool json) {
   }
   print_files(summary.train);
   if (summary.valid) print_files(*summary.valid);
-  const int64_t bytes = summary.train.bytes + (summary.valid ? summary.valid->bytes : 0);
-  fmt::print("{:.2f} s, {:.1f} MB/s\n", summary.seconds, static_cast<double>(bytes) / 1e6 / summary.seconds);
+  const int64_t all = summary.train.bytes + (summary.valid ? summary.valid->bytes : 0);
+  const auto read = static_cast<double>(all - summary.earlier_bytes);
+  fmt::print("{:.2f} s, {:.1f} MB/s\n", summary.seconds, read / 1e6 / summary.seconds);
 }
 
 }  // namespace
@@ -73,15 +76,16 @@ int prepare_command(std::vector<std::string> args) {
   options.glob = flags.glob;
   options.text_key = flags.text_key;
   options.max_bad = flags.max_bad;
-  options.on_bad_line = warn_of_bad_lines();
+  BadLineWarnings bad;
+  options.on_bad_line = [&](const std::string& line) { bad.add(line); };
   options.threads = flags.threads;
   options.out = out;
   options.on_restart = [](const std::string& line) { fmt::print(stderr, "dsv3: {}\n", line); };
   const PrepareSummary summary = prepare(options);
   warn(summary.skipped_files, "empty files were skipped");
   warn(summary.empty_documents, "lines whose text is empty were skipped");
-  warn(summary.bad_lines, "bad lines were skipped");
-  print_summary(summary, json);
+  bad.finish(summary.bad_lines);
+  print_summary(summary, bad, json);
   return 0;
 }
 

@@ -11,7 +11,7 @@
 namespace dsv3 {
 namespace {
 
-constexpr int64_t kMostBadLinesShown = 20;
+constexpr size_t kMostBadLinesShown = 20;
 
 }  // namespace
 
@@ -34,10 +34,18 @@ void TextFlags::add_to(CLI::App& app) {
   app.add_option("--threads", threads, "changes the time alone; default: all processors");
 }
 
-std::function<void(const std::string&)> warn_of_bad_lines() {
-  return [shown = int64_t{0}](const std::string& line) mutable {
-    if (++shown <= kMostBadLinesShown) fmt::print(stderr, "dsv3: warning: skipped {}\n", line);
-  };
+void BadLineWarnings::add(const std::string& line) {
+  if (shown_.size() == kMostBadLinesShown) {
+    ++not_shown_;
+    return;
+  }
+  shown_.push_back(line);
+  fmt::print(stderr, "dsv3: warning: skipped {}\n", line);
+}
+
+void BadLineWarnings::finish(int64_t skipped) const {
+  if (not_shown_ > 0) fmt::print(stderr, "dsv3: warning: and {} more, not shown\n", not_shown_);
+  warn(skipped, "bad lines were skipped");
 }
 
 void warn(int64_t count, const char* what) {

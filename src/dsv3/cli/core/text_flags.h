@@ -2,7 +2,6 @@
 // The flags by which prepare and tokenizer train are told what to read.
 
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -21,8 +20,19 @@ struct TextFlags {
   void add_to(CLI::App& app);
 };
 
-// For on_bad_line: warns of the first 20.
-std::function<void(const std::string&)> warn_of_bad_lines();
+// Lines that are skipped, as on_bad_line tells them: a warning each of the first 20.
+class BadLineWarnings {
+ public:
+  void add(const std::string& line);
+  // A warning of how many were skipped in all, if any, earlier commands' too, and how many of those of this
+  // command were not shown.
+  void finish(int64_t skipped) const;
+  const std::vector<std::string>& shown() const { return shown_; }
+
+ private:
+  std::vector<std::string> shown_;
+  int64_t not_shown_ = 0;
+};
 // A warning "COUNT WHAT" on stderr, unless there is none.
 void warn(int64_t count, const char* what);
 

@@ -78,13 +78,14 @@ int tokenizer_train_command(std::vector<std::string> args) {
   options.glob = flags.glob;
   options.out = out;
   options.special = split_at_commas(special);
+  BadLineWarnings bad;
   options.count = {.threads = flags.threads,
                    .text_key = flags.text_key,
                    .max_bad = flags.max_bad,
-                   .on_bad_line = warn_of_bad_lines()};
+                   .on_bad_line = [&](const std::string& line) { bad.add(line); }};
   if (::isatty(STDERR_FILENO) != 0) options.count.progress = show_progress;
   const TrainTokenizerSummary summary = train_tokenizer(options);
-  warn(summary.bad_lines, "bad lines were skipped");
+  bad.finish(summary.bad_lines);
   if (summary.vocab_size < options.vocab_size) {
     fmt::print(stderr, "dsv3: warning: {} tokens of {}: no other pair occurs {} times\n", summary.vocab_size,
                options.vocab_size, options.min_frequency);
