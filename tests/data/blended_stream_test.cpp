@@ -92,7 +92,7 @@ TEST_F(Blended, EverySourceGivesEachSampleOnceAnEpochInAnOrderOfItsOwn) {
   std::vector<std::vector<int64_t>> firsts[3];  // by source and epoch: the samples' first tokens after eos
   std::vector<int64_t> drawn(3, 0);
   for (int64_t cursor = 0; cursor < 1200; ++cursor) {
-    ASSERT_EQ(stream.source_cursors(cursor), drawn);
+    ASSERT_EQ(cursors(stream, cursor), drawn);
     const auto tokens = sample(stream, cursor);
     const int64_t s = source_of(tokens);
     ASSERT_EQ(source_of(sample(in_file_order, cursor)), s) << "shuffling moves no source";
@@ -143,7 +143,7 @@ TEST_F(Blended, EqualWeightsAreEqualSharesWhateverTheyAre) {
   one_written[0].weight.reset();
   one_written[2].weight.reset();
   const SampleStream stream = open(ones);
-  EXPECT_EQ(stream.source_cursors(99), (std::vector<int64_t>{33, 33, 33}));
+  EXPECT_EQ(cursors(stream, 99), (std::vector<int64_t>{33, 33, 33}));
   EXPECT_EQ(stream.samples_per_epoch(), 20) << "until the one of 6 samples begins anew";
   EXPECT_EQ(read(stream, 0, 200), read(open(twos), 0, 200));
   EXPECT_EQ(read(stream, 0, 200), read(open(one_written), 0, 200));
@@ -154,7 +154,7 @@ TEST_F(Blended, SourcesWithoutWeightsStandBehindOneAnotherAndOneSourceIsNoBlend)
   for (DataSource& source : all) source.weight.reset();
   const SampleStream stream = open(all);
   EXPECT_EQ(stream.samples_per_epoch(), 71);
-  EXPECT_EQ(stream.source_cursors(100), std::vector<int64_t>{100});
+  EXPECT_EQ(cursors(stream, 100), std::vector<int64_t>{100});
   const SampleStream one = open({{all[0].path}}), weighed = open({{all[0].path, 0.3}});
   EXPECT_EQ(read(one, 0, 200), read(weighed, 0, 200));
 }

@@ -34,4 +34,11 @@ inline std::vector<int64_t> sample(const SampleStream& stream, int64_t cursor) {
   return tokens;
 }
 
+// What each source has given.
+inline std::vector<int64_t> cursors(const SampleStream& stream, int64_t cursor) {
+  std::vector<int64_t> given;
+  for (const Walk& walk : stream.position(cursor).walks) given.push_back(walk.cursor);
+  return given;
+}
+
 }  // namespace dsv3

@@ -4,17 +4,21 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <set>
 #include <sstream>
 
 #include "dsv3/base/error.h"
+#include "dsv3/config/shares.h"
 #include "dsv3/convert/manifest.h"
+#include "dsv3/data/blend.h"
 
 namespace dsv3 {
 namespace {
 
 constexpr const char* kField = "dsv3.state";
+constexpr int64_t kVersion = 2;  // 1: without "data"
 
 // Where and how a run is executed: of these any may change without a word.
 constexpr std::string_view kFree[] = {"model.",
@@ -83,40 +87,102 @@ std::vector<std::pair<std::string, std::string>> differences_of(const ModelConfi
   return found;
 }
 
+// A member of the text that is checked as it is read.
+class Member {
+ public:
+  Member(const Json& json, std::string_view file) : json_(json), file_(file) {}
+
+  Member at(const char* name) const {
+    const auto found = json_.is_object() ? json_.find(name) : json_.end();
+    if (found == json_.end()) refuse(fmt::format("'{}' is missing", name));
+    return {*found, file_};
+  }
+  int64_t count(const char* name, int64_t least = 0, int64_t most = kMost) const {
+    const Json& number = at(name).json_;
+    const bool integer = number.is_number_integer() && (!number.is_number_unsigned() || number <= kMost);
+    if (!integer || number.get<int64_t>() < least || number.get<int64_t>() > most)
+      refuse(fmt::format("'{}' is no count, or an impossible one", name));
+    return number.get<int64_t>();
+  }
+  std::string text(const char* name) const {
+    const Json& text = at(name).json_;
+    if (!text.is_string()) refuse(fmt::format("'{}' is no text", name));
+    return text.get<std::string>();
+  }
+  std::vector<Member> list(const char* name) const {
+    const Json& array = at(name).json_;
+    if (!array.is_array() || array.empty()) refuse(fmt::format("'{}' is no list", name));
+    std::vector<Member> members;
+    for (const Json& member : array) members.emplace_back(member, file_);
+    return members;
+  }
+  const Json& json() const { return json_; }
+  [[noreturn]] void refuse(const std::string& why) const { throw InputError(file_, kField, why); }
+
+ private:
+  static constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+  const Json& json_;
+  std::string_view file_;
+};
+
+Json to_json(const StreamPosition& position) {
+  Json sources = Json::array();
+  for (const Walk& walk : position.walks)
+    sources.push_back(
+        {{"prefixes", walk.sources}, {"share", walk.share}, {"order", walk.order}, {"cursor", walk.cursor}});
+  return {{"samples", position.samples}, {"sources", sources}};
+}
+
+// cursor: of the stream, which no source's passes.
+StreamPosition position_of(const Member& data, int64_t cursor) {
+  StreamPosition position{.samples = data.count("samples", 0, cursor)};
+  std::vector<int64_t> shares;
+  int64_t period = 0;
+  for (const Member& source : data.list("sources")) {
+    Walk& walk =
+        position.walks.emplace_back(Walk{.share = source.count("share", 1, kMaxBlendPeriod - period),
+                                         .order = source.count("order", kSeedItself, kMaxBlendPeriod),
+                                         .cursor = source.count("cursor", 0, cursor)});
+    for (const Member& prefix : source.list("prefixes")) {
+      if (!prefix.json().is_string()) data.refuse("'prefixes' holds no text");
+      walk.sources.push_back(prefix.json().get<std::string>());
+    }
+    shares.push_back(walk.share);
+    period += walk.share;
+  }
+  const std::vector<int64_t> given =
+      shares.size() > 1 ? Blend(shares).drawn(position.samples) : std::vector<int64_t>{position.samples};
+  for (size_t i = 0; i < given.size(); ++i)
+    if (position.walks[i].cursor < given[i]) data.refuse("a source has given less than its share");
+  return position;
+}
+
 }  // namespace
 
 std::string SavedState::text() const {
-  return Json{{"version", 1},           {"step", train.step},       {"tokens", train.tokens},
+  Json out = {{"version", kVersion},    {"step", train.step},       {"tokens", train.tokens},
               {"cursor", train.cursor}, {"skipped", train.skipped}, {"bad_in_a_row", train.bad_in_a_row},
-              {"updates", updates},     {"model", model.to_json()}, {"run", run}}
-      .dump();
+              {"updates", updates},     {"model", model.to_json()}, {"run", run}};
+  if (!train.data.walks.empty()) out["data"] = to_json(train.data);
+  return out.dump();
 }
 
 SavedState SavedState::parse(std::string_view text, std::string_view file) {
   const Json json = parse_json(text, file);
-  auto value = [&](const char* name) -> const Json& {
-    const auto found = json.is_object() ? json.find(name) : json.end();
-    if (found == json.end()) throw InputError(file, kField, fmt::format("'{}' is missing", name));
-    return *found;
-  };
-  auto count = [&](const char* name) {
-    const Json& number = value(name);
-    if (!number.is_number_integer() || number.get<int64_t>() < 0)
-      throw InputError(file, kField, fmt::format("'{}' is no count", name));
-    return number.get<int64_t>();
-  };
-  if (count("version") != 1)
-    throw InputError(file, kField, fmt::format("version {}, this program reads 1", value("version").dump()));
-  const Json& run = value("run");
-  if (!run.is_string()) throw InputError(file, kField, "'run' is no text");
-  return {.train = {.step = count("step"),
-                    .tokens = count("tokens"),
-                    .cursor = count("cursor"),
-                    .skipped = count("skipped"),
-                    .bad_in_a_row = count("bad_in_a_row")},
-          .updates = count("updates"),
-          .model = ModelConfig::from_json(value("model"), file),
-          .run = run.get<std::string>()};
+  const Member state(json, file);
+  const int64_t version = state.count("version");
+  if (version < 1 || version > kVersion)
+    state.refuse(fmt::format("version {}, this program reads 1 to {}", version, kVersion));
+  SavedState saved{.train = {.step = state.count("step"),
+                             .tokens = state.count("tokens"),
+                             .cursor = state.count("cursor"),
+                             .skipped = state.count("skipped"),
+                             .bad_in_a_row = state.count("bad_in_a_row")},
+                   .updates = state.count("updates"),
+                   .model = ModelConfig::from_json(state.at("model").json(), file),
+                   .run = state.text("run")};
+  if (json.contains("data")) saved.train.data = position_of(state.at("data"), saved.train.cursor);
+  return saved;
 }
 
 std::vector<std::string> changed_keys(const std::string& saved_run, const RunConfig& run) {

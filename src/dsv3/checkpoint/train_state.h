@@ -9,6 +9,7 @@
 
 #include "dsv3/base/json.h"
 #include "dsv3/config/run_config.h"
+#include "dsv3/data/stream_position.h"
 
 namespace dsv3 {
 
@@ -18,6 +19,7 @@ struct TrainState {
   int64_t cursor = 0;   // samples of the training stream consumed
   int64_t skipped = 0;  // steps without an update
   int64_t bad_in_a_row = 0;
+  StreamPosition data = {};  // where each source stands at cursor; without walks: what the cursor alone says
 };
 
 // The text under the checkpoint's key `dsv3.state`: the state, Adam's t, and the run that it belongs to.
@@ -28,7 +30,8 @@ struct SavedState {
   std::string run;  // run.toml
 
   std::string text() const;
-  // InputError{file, field} when it is no such text, or a count is negative.
+  // InputError{file, field} when it is no such text, a count is negative, or a source has given more samples
+  // than all together, or less than its share. Texts of version 1 have no cursors of the sources.
   static SavedState parse(std::string_view text, std::string_view file);
 };
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <stdexcept>
 
 #include "dsv3/base/error.h"
 #include "dsv3/base/philox.h"
@@ -52,15 +53,10 @@ SampleStream::SampleStream(const std::vector<DataSource>& sources, int64_t seq_l
     ends_.push_back(samples += fit);
   }
   samples_per_epoch_ = samples;
-  if (!is_blend(sources)) return;
-  const std::vector<int64_t> shares = blend_shares(sources);
-  if (shares.empty()) {
-    throw UsageError("data",
-                     fmt::format("the ratio of the weights is not that of whole numbers adding up to at most "
-                                 "{}, so no blend is exact",
-                                 kMaxBlendPeriod),
-                     "write up to 6 digits after the point, adding up to 1");
-  }
+  walks_ = first_walks_ = first_walks(sources);
+  if (walks_.size() == 1) return;
+  std::vector<int64_t> shares;
+  for (const Walk& walk : walks_) shares.push_back(walk.share);
   blend_.emplace(shares);
   samples_per_epoch_ = std::numeric_limits<int64_t>::max();
   for (size_t s = 0; s < sets_.size(); ++s) {
@@ -96,19 +92,46 @@ int64_t SampleStream::shuffled(int64_t index, int64_t samples, uint64_t seed) co
 }
 
 SampleStream::Place SampleStream::place_of(int64_t cursor) const {
+  const int64_t samples = cursor - origin_;
+  const Blend::Draw draw = blend_ ? (*blend_)(samples) : Blend::Draw{.source = 0, .index = samples};
+  const Walk& walk = walks_[static_cast<size_t>(draw.source)];
+  const int64_t index = walk.cursor + draw.index;
+  // A seed each: two sources of one length must not be walked in one order.
+  const uint64_t seed = walk.order == kSeedItself
+                            ? seed_
+                            : philox_u64(seed_, hash_name("blend"), static_cast<uint64_t>(walk.order));
   if (blend_) {
-    const Blend::Draw draw = (*blend_)(cursor);
     const auto source = static_cast<size_t>(draw.source);
-    // A seed each: two sources of one length must not be walked in one order.
-    return {source, shuffled(draw.index, samples_of(source), philox_u64(seed_, hash_name("blend"), source))};
+    return {source, shuffled(index, samples_of(source), seed)};
   }
-  const int64_t sample = shuffled(cursor, ends_.back(), seed_);
+  const int64_t sample = shuffled(index, ends_.back(), seed);
   const size_t source = std::upper_bound(ends_.begin(), ends_.end(), sample) - ends_.begin();
   return {source, sample - (source == 0 ? 0 : ends_[source - 1])};
 }
 
-std::vector<int64_t> SampleStream::source_cursors(int64_t cursor) const {
-  return blend_ ? blend_->drawn(cursor) : std::vector<int64_t>{cursor};
+std::vector<int64_t> SampleStream::drawn(int64_t samples) const {
+  return blend_ ? blend_->drawn(samples) : std::vector<int64_t>{samples};
+}
+
+StreamPosition SampleStream::position(int64_t cursor) const {
+  StreamPosition position{.samples = cursor - origin_, .walks = walks_};
+  const std::vector<int64_t> given = drawn(position.samples);
+  for (size_t i = 0; i < given.size(); ++i) position.walks[i].cursor += given[i];
+  return position;
+}
+
+std::vector<std::string> SampleStream::go_on(const StreamPosition& saved, int64_t cursor) {
+  walks_ = first_walks_;
+  origin_ = 0;
+  if (saved.walks.empty()) return {};
+  std::vector<std::string> said = take_over(walks_, saved);
+  origin_ = cursor;
+  if (!said.empty()) return said;
+  origin_ -= saved.samples;
+  const std::vector<int64_t> given = drawn(saved.samples);
+  for (size_t i = 0; i < given.size(); ++i)
+    if ((walks_[i].cursor -= given[i]) < 0) throw std::invalid_argument("a source gave less than its share");
+  return said;
 }
 
 void SampleStream::read(int64_t cursor, std::span<int64_t> tokens, std::span<int64_t> documents) const {

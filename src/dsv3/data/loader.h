@@ -12,11 +12,13 @@
 #include "dsv3/data/blend.h"
 #include "dsv3/data/fim.h"
 #include "dsv3/data/indexed_dataset.h"
+#include "dsv3/data/stream_position.h"
 
 namespace dsv3 {
 
-// Sample number `cursor` of an endless stream. Any rank can ask for any cursor, so resuming and resuming on
-// another number of ranks need the integer alone.
+// Sample number `cursor` of an endless stream. Any rank can ask for any cursor, so resuming with the same
+// sources and weights, also on another number of ranks, needs the integer alone. With others each source goes
+// on from a cursor of its own: go_on().
 //
 // Sample i of a source is its tokens [i * seq_len, i * seq_len + seq_len + 1): inputs are disjoint, the last
 // token is only a target. The tail of a source that fills no sample is left out. A sample has one source.
@@ -37,17 +39,21 @@ class SampleStream {
   SampleStream(const std::vector<DataSource>& sources, int64_t seq_len, uint64_t seed, bool shuffle,
                int64_t vocab_size, const Fim& fim = {});
   // The training stream of [data]; with `valid` the evaluation split, in file order and never reordered for
-  // fill-in-the-middle. Errors of the constructor and of find_fim().
+  // fill-in-the-middle. Errors of the constructor, require_one_tokenizer() and find_fim().
   static SampleStream open(const RunConfig& run, bool valid);
 
   // Of a blend: the samples before one of its sources begins anew, so that none of them is a repetition.
   int64_t samples_per_epoch() const { return samples_per_epoch_; }
   int64_t seq_len() const { return seq_len_; }
-  // How many samples of a blend each source gives before sample number cursor: functions of that one integer,
-  // which is all that needs saving. Sources one behind the other count as one: {cursor}.
-  std::vector<int64_t> source_cursors(int64_t cursor) const;
+  // What each source has given before sample number cursor.
+  StreamPosition position(int64_t cursor) const;
+  // Sample number cursor is the next one and `saved` is where the stream stood there, maybe with other
+  // sources or weights; without walks it is a stream from its beginning. A blend that is the saved one goes
+  // on within its period, another begins here, with each source where it stood. Returns what take_over()
+  // says. std::invalid_argument: a source has given less than its share. Not while another thread reads.
+  std::vector<std::string> go_on(const StreamPosition& saved, int64_t cursor);
   // tokens: seq_len + 1 ids. documents: seq_len + 1 numbers that differ where the document does; may be
-  // empty. cursor >= 0. Safe from several threads.
+  // empty. cursor >= 0, of a stream that goes on not before that. Safe from several threads.
   void read(int64_t cursor, std::span<int64_t> tokens, std::span<int64_t> documents) const;
 
  private:
@@ -59,7 +65,12 @@ class SampleStream {
   int64_t samples_of(size_t source) const { return ends_[source] - (source == 0 ? 0 : ends_[source - 1]); }
   int64_t shuffled(int64_t index, int64_t samples, uint64_t seed) const;
   void check_fim(int64_t vocab_size) const;
+  // Of each walk, samples since the blend began.
+  std::vector<int64_t> drawn(int64_t samples) const;
 
+  std::vector<Walk> first_walks_;  // of a stream from its beginning
+  std::vector<Walk> walks_;        // where they stood at origin_
+  int64_t origin_ = 0;             // the sample number at which the blend began
   std::vector<IndexedDataset> sets_;
   std::vector<int64_t> ends_;  // samples of the sources up to and with this one
   std::optional<Blend> blend_;

@@ -20,6 +20,11 @@ class Loader {
   // as the largest part needs; those of a rank that has fewer sequences end with none (B = 0).
   Batch at(int64_t cursor, int64_t sequences) const;
   int64_t samples_per_epoch() const { return stream_.samples_per_epoch(); }
+  // As SampleStream says.
+  StreamPosition position(int64_t cursor) const { return stream_.position(cursor); }
+  std::vector<std::string> go_on(const StreamPosition& saved, int64_t cursor) {
+    return stream_.go_on(saved, cursor);
+  }
 
   // for (Batch batch : loader): train.global_batch sequences at a time from the beginning, train.steps times
   // or without end.
@@ -59,6 +64,8 @@ class LoaderAhead {
   // Throws what reading it threw.
   Batch take(int64_t cursor, int64_t sequences);
   void begin(int64_t cursor, int64_t sequences);
+  // Waits for what was begun and forgets it: the loader is about to go on elsewhere.
+  void drop() { batch_ = {}; }
 
  private:
   const Loader& loader_;

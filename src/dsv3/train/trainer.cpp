@@ -68,6 +68,12 @@ void Trainer::check_progress() const {
                 "lower optim.lr, or raise train.max_bad_steps");
 }
 
+std::vector<std::string> Trainer::resume(const TrainState& state) {
+  ahead_.drop();
+  state_ = state;
+  return loader_.go_on(state.data, state.cursor);
+}
+
 StepMetrics Trainer::step() {
   const auto start = Clock::now();
   auto now = [&](const Schedule& schedule, double constant) {
@@ -93,6 +99,7 @@ StepMetrics Trainer::step() {
   after.step += 1;
   after.tokens += step.counts().tokens;
   after.cursor += sequences;
+  after.data = loader_.position(after.cursor);
   if (!done_at(after)) ahead_.begin(after.cursor, sequences_after(after));
 
   double lm = 0, mtp = 0, weighted_mtp = 0, balance = 0;

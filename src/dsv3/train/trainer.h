@@ -26,8 +26,8 @@ class CommMeter {
 
 class Trainer {
  public:
-  Trainer(const RunConfig& run, Model& model, Optimizer& optimizer, const Loader& loader)
-      : run_(run), model_(model), optimizer_(optimizer), ahead_(loader) {}
+  Trainer(const RunConfig& run, Model& model, Optimizer& optimizer, Loader& loader)
+      : run_(run), model_(model), optimizer_(optimizer), loader_(loader), ahead_(loader) {}
 
   // One optimizer step on the next samples.
   StepMetrics step();
@@ -37,8 +37,8 @@ class Trainer {
   // Steps of the whole run where that is known before it ends, else 0.
   int64_t total_steps() const;
   const TrainState& state() const { return state_; }
-  // Goes on from there: weights and moments are those of that step.
-  void resume(const TrainState& state) { state_ = state; }
+  // Goes on from there: weights and moments are those of that step. Returns what Loader::go_on() says.
+  std::vector<std::string> resume(const TrainState& state);
 
  private:
   // Sequences of the step that follows this state.
@@ -48,6 +48,7 @@ class Trainer {
   const RunConfig& run_;
   Model& model_;
   Optimizer& optimizer_;
+  Loader& loader_;
   LoaderAhead ahead_;
   TrainState state_;
   CommMeter comm_{model_.mesh()};

@@ -106,7 +106,7 @@ int agreed_signal(const Mesh& mesh) {
 }
 
 int train(const RunConfig& run, const Mesh& mesh) {
-  const Loader loader(run, mesh);
+  Loader loader(run, mesh);
   std::optional<Loader> valid;
   if (!run.data.valid.empty()) valid.emplace(run, mesh, /*valid=*/true);
   Model model(run.model, mesh, ExecOptions::from(run));
@@ -125,7 +125,8 @@ int train(const RunConfig& run, const Mesh& mesh) {
   }
   if (!resumed) initialise(model, run, log);
   Trainer trainer(run, model, optimizer, loader);
-  if (resumed) trainer.resume(resumed->train);
+  if (resumed)
+    for (const std::string& line : trainer.resume(resumed->train)) log.warn("warning: data.train: " + line);
   std::optional<LineFile> metrics_file;  // rank 0's
   on_rank_zero(mesh, [&] {
     if (!folder) folder.emplace(run);
