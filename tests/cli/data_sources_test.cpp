@@ -1,8 +1,9 @@
-// What a run trains on: sources that change while it stands.
+// What a run trains on: sources that change while it stands, and files of other tokenizers.
 #include <gtest/gtest.h>
 
 #include "cli/ranks.h"
 #include "dsv3/data/indexed_dataset.h"
+#include "dsv3/data/tokenizer.h"
 
 namespace dsv3::test {
 namespace {
@@ -48,6 +49,46 @@ TEST(Sources, EachGoesOnFromItsOwnCursorWhenWeightsChange) {
   EXPECT_EQ(twice.err.find("goes on behind"), std::string::npos) << twice.err;
   EXPECT_EQ(metrics_of(dir / "twice"), metrics_of(dir / "once"));
   EXPECT_EQ(read_file(dir / "twice/hf/model.safetensors"), read_file(dir / "once/hf/model.safetensors"));
+}
+
+void describe(const fs::path& file, const char* tokenizer, const std::string& hash) {
+  write_file(file, Json({{"tokenizer", tokenizer}, {"tokenizer_hash", hash}}).dump());
+}
+
+TEST(Sources, OfTwoTokenizersAreRefusedBeforeARunBegins) {
+  TempDir dir;
+  for (const char* name : {"a", "b"}) write_samples(dir / name, 100, 100);
+  describe(dir / "a.json", "one", "xxh3:1");
+  describe(dir / "b.json", "two", "xxh3:2");
+  const std::string both = blend(dir.path(), "0.5", "0.5");
+  expect_failure(dsv3(train(dir / "run", {both})), ExitCode::content,
+                 {(dir / "b.json").string() + ": tokenizer_hash: xxh3:2",
+                  (dir / "a.json").string() + " has xxh3:1", "with one tokenizer"});
+  expect_failure(dsv3({"config", "check", kRun, both}), ExitCode::content, {"b.json: tokenizer_hash"});
+  EXPECT_FALSE(fs::exists(dir / "run"));
+  const std::vector<std::string> one = {"config", "check", kRun, "--data.train=" + (dir / "a").string()};
+  std::vector<std::string> more = one;
+  more.push_back("--data.valid=" + (dir / "b").string());
+  expect_failure(dsv3(more), ExitCode::content, {"b.json: tokenizer_hash"});
+  more.back() = "--data.tokenizer=byte";
+  expect_failure(dsv3(more), ExitCode::content,
+                 {"a.json: tokenizer_hash: xxh3:1, data.tokenizer (byte) has fnv"});
+  EXPECT_EQ(dsv3(one).code, 0);
+}
+
+TEST(Sources, OfATokenizerThatTheRunDoesNotNameAreWorthAWarning) {
+  TempDir dir;
+  write_samples(dir / "a", 100, 100);
+  describe(dir / "a.json", "V3/tokenizer.json", ByteTokenizer::hash());
+  const std::string source = "--data.train=" + (dir / "a").string();
+  const Result warned = dsv3(train(dir / "run", {source, "--nproc", "2"}, 1));
+  ASSERT_EQ(warned.code, 0) << warned.err;
+  const std::string line =
+      "dsv3: warning: " + (dir / "a.json").string() + " names the tokenizer V3/tokenizer.json";
+  EXPECT_EQ(count(warned.err, line), 1u) << warned.err;
+  const Result named = dsv3(train(dir / "named", {source, "--data.tokenizer=byte"}, 1));
+  ASSERT_EQ(named.code, 0) << named.err;
+  EXPECT_EQ(named.err, "");
 }
 
 }  // namespace

@@ -47,17 +47,11 @@ bool find_sentinels(const Tokenizer& tokenizer, Fim& fim) {
 }
 
 // eos as the PREFIX.json beside the token files says, or -1.
-int64_t eos_of_files(const std::vector<DataSource>& sources, const std::string& tokenizer_hash) {
+int64_t eos_of_files(const std::vector<DataSource>& sources) {
   int64_t eos = -1;
   for (const DataSource& source : sources) {
     const PrefixInfo info = read_prefix_info(source.path);
     const std::string path = source.path + ".json";
-    if (info.tokenizer_hash && *info.tokenizer_hash != tokenizer_hash) {
-      throw InputError(
-          path, "tokenizer_hash",
-          fmt::format("{}, data.tokenizer has {}", printable(*info.tokenizer_hash), tokenizer_hash),
-          "fill-in-the-middle needs the tokenizer that the files were prepared with");
-    }
     if (!info.eos_id) continue;
     if (eos >= 0 && *info.eos_id != eos) {
       throw InputError(path, "eos_id", fmt::format("{}, the files before it have {}", *info.eos_id, eos),
@@ -107,7 +101,7 @@ Fim find_fim(const DataConfig& data) {
                                  kNames[0][1], kNames[0][2]),
                      "leave it at 0, or prepare the text with a tokenizer that has them");
   }
-  fim.eos = eos_of_files(data.train, tokenizer->hash());
+  fim.eos = eos_of_files(data.train);
   if (fim.eos < 0) fim.eos = tokenizer->eos().value_or(-1);
   if (fim.eos < 0) {
     throw UsageError(kKey, printable(tokenizer->name()) + " does not say which token ends a document",

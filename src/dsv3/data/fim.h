@@ -31,7 +31,8 @@ bool fill_in_the_middle(std::span<int64_t> part, const Fim& fim, uint64_t key);
 // What [data] asks for; rate 0 opens no file. The sentinels are those of data.tokenizer by the names that
 // DeepSeek (<｜fim▁begin｜>, hole, end), Qwen or StarCoder gives them; eos is what PREFIX.json of the
 // training files says, else the tokenizer. UsageError: no tokenizer, one without sentinels or without eos.
-// InputError: a PREFIX.json that names another tokenizer's hash, or another eos than the files before.
+// InputError: a PREFIX.json that names another eos than the files before. That the files are of this
+// tokenizer is require_one_tokenizer()'s to see.
 Fim find_fim(const DataConfig& data);
 
 }  // namespace dsv3

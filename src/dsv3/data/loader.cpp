@@ -67,6 +67,7 @@ SampleStream::SampleStream(const std::vector<DataSource>& sources, int64_t seq_l
 
 SampleStream SampleStream::open(const RunConfig& run, bool valid) {
   const DataConfig& data = run.data;
+  require_one_tokenizer(data);
   for (const DataSource& source : valid ? data.valid : data.train)
     check_vocabulary(source, run.model.vocab_size);
   if (valid) return {data.valid, data.seq_len, data.seed, false, run.model.vocab_size};

@@ -2,9 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "dsv3/base/error.h"
+#include "dsv3/base/file.h"
+#include "dsv3/base/hash.h"
 #include "dsv3/base/philox.h"
 #include "dsv3/data/bpe_tokenizer.h"
 #include "dsv3/data/unicode.h"
@@ -45,6 +48,21 @@ constexpr std::string_view kTiktoken = "tiktoken.model";
   throw InputError((folder / "tokenizer.json").string(), "", "is missing");
 }
 
+// Of what is not "byte".
+std::filesystem::path file_of(const std::string& name) {
+  std::filesystem::path path = name;
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) {
+    path /= "tokenizer.json";
+    if (!std::filesystem::exists(path, ignored)) refuse_folder(path.parent_path());
+  }
+  if (!std::filesystem::exists(path, ignored)) {
+    throw UsageError("--tokenizer", printable(path.string()) + ": no such file", "byte, or a tokenizer.json");
+  }
+  if (path.filename() == kTiktoken || path.extension() == ".tiktoken") refuse_tiktoken(path);
+  return path;
+}
+
 }  // namespace
 
 std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {
@@ -65,17 +83,20 @@ std::string DecodeStream::add(int32_t id) {
 
 std::unique_ptr<const Tokenizer> open_tokenizer(const std::string& name) {
   if (name == ByteTokenizer::kName) return std::make_unique<ByteAdapter>();
-  std::filesystem::path path = name;
-  std::error_code ignored;
-  if (std::filesystem::is_directory(path, ignored)) {
-    path /= "tokenizer.json";
-    if (!std::filesystem::exists(path, ignored)) refuse_folder(path.parent_path());
+  return std::make_unique<BpeTokenizer>(file_of(name));
+}
+
+std::string tokenizer_hash(const std::string& name) {
+  if (name == ByteTokenizer::kName) return ByteTokenizer::hash();
+  const InputFile file(file_of(name));
+  Hasher hasher;
+  std::vector<std::byte> piece(1 << 20);
+  for (uint64_t at = 0; at < file.size(); at += piece.size()) {
+    piece.resize(std::min<uint64_t>(piece.size(), file.size() - at));
+    file.read(piece, at);
+    hasher.update(piece);
   }
-  if (!std::filesystem::exists(path, ignored)) {
-    throw UsageError("--tokenizer", printable(path.string()) + ": no such file", "byte, or a tokenizer.json");
-  }
-  if (path.filename() == kTiktoken || path.extension() == ".tiktoken") refuse_tiktoken(path);
-  return std::make_unique<BpeTokenizer>(path);
+  return "xxh3:" + to_hex(hasher.digest());
 }
 
 std::vector<int32_t> ByteTokenizer::encode(std::string_view text) {

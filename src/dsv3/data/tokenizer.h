@@ -63,6 +63,10 @@ class DecodeStream {
 // InputError when the folder has none, the file is tiktoken's, or is refused, see read_tokenizer_json().
 std::unique_ptr<const Tokenizer> open_tokenizer(const std::string& name);
 
+// open_tokenizer(name)->hash(), by the bytes of its file alone. The same UsageError; InputError when it
+// cannot be read.
+std::string tokenizer_hash(const std::string& name);
+
 // The byte tokenizer: id = byte; 256 bos, 257 eos, 258 pad; vocabulary 259.
 struct ByteTokenizer {
   static constexpr std::string_view kName = "byte";

@@ -19,6 +19,7 @@
 #include "dsv3/cli/engine/run_log.h"
 #include "dsv3/comm/agreement.h"
 #include "dsv3/convert/run_folder.h"
+#include "dsv3/data/prefix_info.h"
 #include "dsv3/train/trainer.h"
 
 namespace dsv3 {
@@ -111,6 +112,8 @@ int train(const RunConfig& run, const Mesh& mesh) {
   if (!run.data.valid.empty()) valid.emplace(run, mesh, /*valid=*/true);
   Model model(run.model, mesh, ExecOptions::from(run));
   RunLog log(mesh.rank() == 0);
+  if (const std::string unnamed = unnamed_tokenizer(run.data); !unnamed.empty())
+    log.warn("warning: " + unnamed);
   Optimizer optimizer(model, run.optim);
   const std::filesystem::path out = run.train.out;
   std::optional<RunFolder> folder;  // rank 0's
