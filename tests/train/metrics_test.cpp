@@ -1,4 +1,4 @@
-// The line of a step that a person reads.
+// What a step says.
 #include "dsv3/train/metrics.h"
 
 #include <gtest/gtest.h>
@@ -6,20 +6,22 @@
 namespace dsv3 {
 namespace {
 
-TEST(StepLine, SaysWhatTheStepWaitedFor) {
+TEST(StepLine, SaysWhatWasWaitedForFromATwentiethOfTheStepOn) {
   StepMetrics metrics;
-  metrics.step = 7;
-  metrics.step_s = 1;
-  const auto line = [&] { return step_line(metrics, 10, 5); };
-  EXPECT_EQ(line().find("save"), std::string::npos) << line();
-  EXPECT_EQ(line().find("data"), std::string::npos) << line();
-  metrics.save_s = 0.25;
-  EXPECT_NE(line().find("  save 0.25s"), std::string::npos) << line();
-  EXPECT_EQ(line().find("data"), std::string::npos) << line();
-  metrics.save_s = 0.04;  // less than a twentieth of the step
-  metrics.data_s = 0.5;
-  EXPECT_EQ(line().find("save"), std::string::npos) << line();
-  EXPECT_NE(line().find("  data 0.50s"), std::string::npos) << line();
+  metrics.step = 3;
+  metrics.step_s = 2;
+  metrics.step_tokens = 100;
+  const std::string nothing = step_line(metrics, 10, 65);
+  EXPECT_TRUE(nothing.ends_with("    1:05")) << nothing;
+  metrics.data_s = metrics.save_s = 0.0999;
+  EXPECT_EQ(step_line(metrics, 10, 65), nothing);
+  metrics.data_s = 0.1201;
+  EXPECT_EQ(step_line(metrics, 10, 65), nothing + "  data 0.12s");
+  metrics.save_s = 1.5;
+  EXPECT_EQ(step_line(metrics, 10, 65), nothing + "  data 0.12s  save 1.50s");
+  metrics.data_s = 0;
+  metrics.skipped = 4;
+  EXPECT_EQ(step_line(metrics, 10, 65), nothing + "  save 1.50s  skipped 4");
 }
 
 }  // namespace
