@@ -26,7 +26,9 @@ class OtherBlend : public testing::Test {
         write_tokens(dir_ / folder / std::string(1, static_cast<char>('a' + s)),
                      static_cast<int32_t>(100 * s), {static_cast<int>(kSamples[s] + 1)});
   }
-  DataSource source(const char* name, double weight) { return {(dir_ / name).string(), weight}; }
+  DataSource source(const char* name, std::optional<double> weight = {}) {
+    return {(dir_ / name).string(), weight};
+  }
   static SampleStream open(const std::vector<DataSource>& sources) { return {sources, 1, 7, true, 1000}; }
 
   // Reads on to sample number `end`.
@@ -104,7 +106,8 @@ TEST_F(OtherBlend, WhatWentOnGoesOn) {
 
 TEST_F(OtherBlend, TheSameBlendGoesOnAsItWould) {
   for (const auto& sources : std::vector<std::vector<DataSource>>{
-           {source("old/a", 1)},
+           {source("old/a")},
+           {source("old/a"), source("old/b")},
            {source("old/a", 1), source("old/b", 1)},
            {source("old/a", 0.7), source("old/b", 0.2), source("old/c", 0.1)}}) {
     const SampleStream stream = open(sources);
@@ -113,7 +116,7 @@ TEST_F(OtherBlend, TheSameBlendGoesOnAsItWould) {
       cursor_ = stop;
       std::vector<DataSource> same = sources;
       for (DataSource& source : same)
-        if (sources[0].weight != 1) source.weight *= 10;  // the ratio is what counts
+        if (source.weight) *source.weight *= 10;  // the ratio is what counts
       const SampleStream again = go_on(same);
       EXPECT_EQ(said(), "");
       for (int64_t cursor = stop; cursor < stop + 200; ++cursor)
@@ -136,7 +139,7 @@ TEST_F(OtherBlend, FilesThatWereMovedAreKnownByTheirNames) {
 }
 
 TEST_F(OtherBlend, SourcesBehindOneAnotherHaveOneOrder) {
-  read_and_save(open({source("old/a", 1), source("old/b", 1)}), 33);
+  read_and_save(open({source("old/a"), source("old/b")}), 33);
   const SampleStream stream = go_on({source("old/a", 0.5), source("old/b", 0.5)});
   ASSERT_EQ(said_.size(), 3u);
   EXPECT_NE(said_[2].find("a and the 1 sources behind it, which have one order is left behind 33 samples"),
@@ -147,7 +150,7 @@ TEST_F(OtherBlend, SourcesBehindOneAnotherHaveOneOrder) {
   for (auto& given : given_) given.clear();
   read_and_save(stream, 53);
   for (auto& given : given_) given.clear();
-  read(go_on({source("old/a", 1), source("old/b", 1)}), 153);
+  read(go_on({source("old/a"), source("old/b")}), 153);
   expect_each_once_an_epoch(0);
   expect_each_once_an_epoch(1);
   EXPECT_EQ(given_[0].size() + given_[1].size(), 100u);
