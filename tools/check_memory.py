@@ -33,6 +33,7 @@ NEARLY_NOTHING = ["--model.hidden_size=64", "--model.vocab_size=512", "--model.n
 LAYOUTS = [  # ranks, ep, dtype, flags
     (1, 1, "fp32", []), (2, 1, "fp32", []), (2, 2, "fp32", []), (4, 1, "fp32", []), (4, 2, "fp32", []),
     (2, 2, "bf16", []), (4, 2, "fp32", ["--model.num_hidden_layers=16"]),
+    (4, 2, "fp32", ["--parallel.replicate=2", "--parallel.shard=2", "--model.num_nextn_predict_layers=2"]),
     (2, 1, "fp32", ["--model.n_routed_experts=64", "--model.moe_intermediate_size=512", "--model.num_hidden_layers=4"])]
 
 
@@ -103,8 +104,13 @@ def limit(steps):
             run(groups, 29611 + number,
                 ["train", folder / "run.toml", f"--train.out={out}", f"--train.steps={until}", *flags])
             lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-            print(f"{name}: {RANKS} ranks, {len(lines)} lines of metrics, rank 0 peaked at "
-                  f"{lines[-1]['mem_bytes'] / 1e9:.3f} GB resident", flush=True)
+            peak = lines[-1]["mem_bytes"]
+            print(f"{name}: {RANKS} ranks, {len(lines)} lines of metrics, rank 0 peaked at {peak / 1e9:.3f} GB resident",
+                  flush=True)
+            # What metrics say of memory has to agree with what the kernel allowed, and with what has to be there.
+            if not state / RANKS < peak < state // 2:
+                raise SystemExit(f"check_memory: {name}: mem_bytes of metrics is {peak}, a rank's share is "
+                                 f"{state // RANKS}, its limit {state // 2}")
         # Without gradients and moments: less than the weights alone.
         for group in groups:
             (group / limit_file).write_text(str(state // 5))
