@@ -105,9 +105,9 @@ def limit(steps):
                 ["train", folder / "run.toml", f"--train.out={out}", f"--train.steps={until}", *flags])
             lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
             peak = lines[-1]["mem_bytes"]
-            print(f"{name}: {RANKS} ranks, {len(lines)} lines of metrics, rank 0 peaked at {peak / 1e9:.3f} GB resident",
-                  flush=True)
-            # What metrics say of memory has to agree with what the kernel allowed, and with what has to be there.
+            print(f"{name}: {RANKS} ranks, {len(lines)} lines of metrics, rank 0 peaked at "
+                  f"{peak / 1e9:.3f} GB resident", flush=True)
+            # What metrics say of memory has to agree with what the kernel allowed and with what has to be there.
             if not state / RANKS < peak < state // 2:
                 raise SystemExit(f"check_memory: {name}: mem_bytes of metrics is {peak}, a rank's share is "
                                  f"{state // RANKS}, its limit {state // 2}")
