@@ -148,8 +148,9 @@ Mesh join(const LaunchEnv& env, const MeshLayout& layout, at::Device device, int
   } catch (const Error&) {
     throw;
   } catch (const std::exception& error) {
-    throw RunError(place, "the ranks could not meet: " + transport_error(error),
-                   env.one_host() ? "" : "name the network interface between the hosts by GLOO_SOCKET_IFNAME");
+    throw RunError(
+        place, "the ranks could not meet: " + transport_error(error),
+        env.one_host() ? "" : "name the network interface between the hosts by GLOO_SOCKET_IFNAME");
   }
   Mesh mesh = Mesh::from_transports(transports, device);
   // Gloo names nobody. With a board the ranks see each other; without, a rank whose collective failed says so

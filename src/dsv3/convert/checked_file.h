@@ -23,7 +23,7 @@ class CheckedFile : public InputFile {
   // hashes: of this file, outlive it; nullptr: nothing is checked. InputError when the size differs.
   CheckedFile(const std::filesystem::path& path, const FileHashes* hashes);
 
-  ~CheckedFile();
+  ~CheckedFile() override;
 
   // As InputFile::read, from any thread. A block is read whole and hashed before the first of its bytes is
   // given out, once; InputError{file, "bytes A to B", "differ from manifest.json"} (out then holds nothing to
