@@ -59,11 +59,10 @@ ConvertSource::ConvertSource(const fs::path& folder, const ConvertOptions& optio
     origin_.emplace(spec.name, *units.at(in_full(spec.unit)).at(next[spec.unit]++));
 }
 
-std::vector<std::byte> ConvertSource::read(const ParamSpec& spec, int64_t begin, int64_t count,
-                                           DType dtype) const {
-  std::vector<std::byte> bytes(static_cast<size_t>(count * dtype_size(dtype)));
-  weights_->read_bytes(origin_.at(spec.name), begin, dtype, bytes);
-  return bytes;
+void ConvertSource::read(const ParamSpec& spec, int64_t begin, int64_t count, DType dtype,
+                         std::vector<std::byte>& out) const {
+  out.resize(static_cast<size_t>(count * dtype_size(dtype)));
+  weights_->read_bytes(origin_.at(spec.name), begin, dtype, out);
 }
 
 void ConvertSource::read(const ParamSpec& spec, int64_t begin, std::span<float> out) const {

@@ -24,8 +24,10 @@ class ConvertSource {
   const ParamTable& table() const { return table_; }
   int64_t missing_mtp() const { return missing_mtp_; }
   DType dtype(const ParamSpec& spec) const { return weights_->dtype(origin_.at(spec.name)); }  // as stored
-  // Elements [begin, begin + count) of a parameter of table(), in dtype. Safe from several threads.
-  std::vector<std::byte> read(const ParamSpec& spec, int64_t begin, int64_t count, DType dtype) const;
+  // Elements [begin, begin + count) of a parameter of table(), in dtype; out gets their size. Safe from
+  // several threads.
+  void read(const ParamSpec& spec, int64_t begin, int64_t count, DType dtype,
+            std::vector<std::byte>& out) const;
   void read(const ParamSpec& spec, int64_t begin, std::span<float> out) const;
   // As ModelWeights::read_fp8().
   bool read_fp8(const ParamSpec& spec, int64_t begin, std::span<std::byte> codes,

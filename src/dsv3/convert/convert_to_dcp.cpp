@@ -60,13 +60,12 @@ std::vector<DcpShard> plan_dcp_folder(const ConvertSource& source, const DTypeOf
 DcpPart write_dcp_file(const fs::path& path, const DcpShard& shard, const ConvertSource& source,
                        Meter& meter) {
   DcpFileWriter writer(path);
-  pipeline(
+  pipeline<DcpBytesRead>(
       shard.size(), kReadAhead,
-      [&](size_t i) {
+      [&](size_t i, DcpBytesRead& read) {
         const DcpPiece& piece = shard[i];
-        DcpBytesRead read{source.read(*piece.spec, piece.part.begin, piece.part.count, piece.dtype), {}};
+        source.read(*piece.spec, piece.part.begin, piece.part.count, piece.dtype, read.bytes);
         read.item = make_torch_tensor(piece.dtype, piece.part.sizes, read.bytes);
-        return read;
       },
       [&](size_t i, const DcpBytesRead& read) {
         const DcpPiece& piece = shard[i];

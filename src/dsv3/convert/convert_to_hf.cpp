@@ -7,17 +7,20 @@ namespace dsv3 {
 namespace fs = std::filesystem;
 namespace {
 
-HfBytes read_piece(const ConvertSource& source, const HfPiece& piece) {
+void read_piece(const ConvertSource& source, const HfPiece& piece, HfBytes& out) {
   const HfItem& item = *piece.item;
   const int64_t begin = item.offset + piece.begin;
-  if (!item.is_fp8()) return {source.read(*item.spec, begin, piece.count, item.dtype), {}};
+  if (!item.is_fp8()) {
+    out.scales.clear();
+    return source.read(*item.spec, begin, piece.count, item.dtype, out.bytes);
+  }
   const auto width = item.scale_shape()[1], rows = piece.count / item.shape[1];
-  HfBytes stored{std::vector<std::byte>(static_cast<size_t>(piece.count)),
-                 std::vector<float>(static_cast<size_t>((rows + kFp8Block - 1) / kFp8Block * width))};
-  if (source.read_fp8(*item.spec, begin, stored.bytes, stored.scales)) return stored;
-  std::vector<float> values(stored.bytes.size());
+  out.bytes.resize(static_cast<size_t>(piece.count));
+  out.scales.resize(static_cast<size_t>((rows + kFp8Block - 1) / kFp8Block * width));
+  if (source.read_fp8(*item.spec, begin, out.bytes, out.scales)) return;
+  std::vector<float> values(out.bytes.size());
   source.read(*item.spec, begin, values);
-  return encode_piece(piece, values);
+  out = encode_piece(piece, values);
 }
 
 }  // namespace
@@ -30,10 +33,11 @@ std::vector<OutputFile> plan_hf_output(const ConvertSource& source, const std::v
     for (const HfItem& item : shard.items) file.bytes += item.bytes();
     file.write = [&source, &shard](const fs::path& path, Meter& meter) {
       DcpPart part;
-      part.files.emplace(shard.name, write_hf_shard(
-                                         path, shard, kConvertPiece, kReadAhead,
-                                         [&](const HfPiece& piece) { return read_piece(source, piece); },
-                                         [&](uint64_t bytes) { meter.add(bytes); }));
+      part.files.emplace(shard.name,
+                         write_hf_shard(
+                             path, shard, kConvertPiece, kReadAhead,
+                             [&](const HfPiece& piece, HfBytes& out) { read_piece(source, piece, out); },
+                             [&](uint64_t bytes) { meter.add(bytes); }));
       return part;
     };
   }

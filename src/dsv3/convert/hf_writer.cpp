@@ -79,7 +79,7 @@ HfBytes encode_piece(const HfPiece& piece, std::span<const float> values) {
 }
 
 FileHashes write_hf_shard(const fs::path& path, const HfShard& shard, int64_t elements, size_t ahead,
-                          const std::function<HfBytes(const HfPiece&)>& make,
+                          const std::function<void(const HfPiece&, HfBytes&)>& make,
                           const std::function<void(uint64_t)>& written) {
   SafetensorsWriter writer(path, shard.entries());
   writer.skip(shard.scale_bytes());  // they come first in the file and are known last
@@ -88,9 +88,9 @@ FileHashes write_hf_shard(const fs::path& path, const HfShard& shard, int64_t el
   BlockHasher tail;
   std::vector<float> scales;
   const std::vector<HfPiece> pieces = cut(shard, elements);
-  pipeline(
-      pieces.size(), ahead, [&](size_t i) { return make(pieces[i]); },
-      [&](size_t, HfBytes piece) {
+  pipeline<HfBytes>(
+      pieces.size(), ahead, [&](size_t i, HfBytes& piece) { make(pieces[i], piece); },
+      [&](size_t, const HfBytes& piece) {
         writer.write(piece.bytes);
         const uint64_t left_out = std::min<uint64_t>(unhashed, piece.bytes.size());
         unhashed -= left_out;
@@ -114,12 +114,12 @@ void write_hf_folder(const fs::path& folder, const ModelConfig& config, const Pa
   TemporaryFolder temporary(target);
   const auto dtype_of = [&](const ParamSpec& spec) { return hf_stored_dtype(spec, options.dtype); };
   const std::vector<HfShard> shards = plan_hf_folder(table, config, dtype_of, options.max_shard_bytes);
-  const auto make = [&](const HfPiece& piece) {
+  const auto make = [&](const HfPiece& piece, HfBytes& out) {
     std::vector<float> values(static_cast<size_t>(piece.count));
     for (size_t at = 0; at < values.size(); at += kPiece)
       source(*piece.item->spec, piece.item->offset + piece.begin + static_cast<int64_t>(at),
              std::span(values).subspan(at, std::min<size_t>(values.size() - at, kPiece)));
-    return encode_piece(piece, values);
+    out = encode_piece(piece, values);
   };
   for (const HfShard& shard : shards)
     write_hf_shard(temporary.path() / shard.name, shard, kPiece, /*ahead=*/0, make);

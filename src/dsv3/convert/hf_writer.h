@@ -32,7 +32,7 @@ HfBytes encode_piece(const HfPiece& piece, std::span<const float> values);
 // each.
 FileHashes write_hf_shard(
     const std::filesystem::path& path, const HfShard& shard, int64_t elements, size_t ahead,
-    const std::function<HfBytes(const HfPiece&)>& make,
+    const std::function<void(const HfPiece&, HfBytes& out)>& make,
     const std::function<void(uint64_t)>& written = [](uint64_t) {});
 
 // Gives elements [begin, begin + out.size()) of a parameter.
