@@ -16,7 +16,7 @@ namespace {
 // large model has hundreds of files.
 class BlockCache {
  public:
-  using Bytes = std::shared_ptr<const std::vector<std::byte>>;
+  using Bytes = std::shared_ptr<std::vector<std::byte>>;
 
   Bytes find(const CheckedFile* file, uint64_t block) {
     const std::lock_guard lock(mutex_);
@@ -30,6 +30,15 @@ class BlockCache {
     const std::lock_guard lock(mutex_);
     if (entries_.size() == kBlocks) entries_.pop_back();
     entries_.insert(entries_.begin(), {file, block, std::move(bytes)});
+  }
+  // Memory for another block: that of the least used one, which is as good as new memory and was touched
+  // before.
+  std::vector<std::byte> room() {
+    const std::lock_guard lock(mutex_);
+    if (entries_.size() < kBlocks || entries_.back().bytes.use_count() > 1) return {};
+    std::vector<std::byte> bytes = std::move(*entries_.back().bytes);
+    entries_.pop_back();
+    return bytes;
   }
   void forget(const CheckedFile* file) {
     const std::lock_guard lock(mutex_);
@@ -105,10 +114,11 @@ void CheckedFile::read_part(uint64_t block, std::span<std::byte> out, uint64_t o
     const std::lock_guard lock(mutex_);
     bytes = block_cache().find(this, block);
     if (!bytes && !is_verified(block)) {
-      std::vector<std::byte> whole(std::min(kManifestBlock, size() - begin));
+      std::vector<std::byte> whole = block_cache().room();
+      whole.resize(std::min(kManifestBlock, size() - begin));
       InputFile::read(whole, begin);
       verify(block, whole);
-      bytes = std::make_shared<const std::vector<std::byte>>(std::move(whole));
+      bytes = std::make_shared<std::vector<std::byte>>(std::move(whole));
       block_cache().keep(this, block, bytes);
     }
   }
