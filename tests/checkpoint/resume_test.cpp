@@ -37,31 +37,35 @@ struct Stretch {
 
 // Trains from checkpoint `from` (0: from the beginning) to step `to` on the ranks of the layout, saves there,
 // and gives what rank 0 saw.
-Stretch train(const MeshLayout& layout, const Flags& flags, const fs::path& out, int64_t from, int64_t to) {
+Stretch train(const MeshLayout& layout, const Flags& flags, const fs::path& out, int64_t from, int64_t to,
+              const test::RankOptions& options = {}) {
   const RunConfig run = trajectory_run(flags + Flags{"model.init=", "train.out=" + out.string(),
                                                      "parallel.replicate=" + std::to_string(layout.replicate),
                                                      "parallel.shard=" + std::to_string(layout.shard),
                                                      "parallel.ep=" + std::to_string(layout.ep)});
   Stretch stretch;
-  test::run_ranks(layout, [&](const Mesh& mesh) {
-    Training training(run, mesh);
-    if (from > 0)
-      training.trainer.resume(
-          load_checkpoint(training.model, training.optimizer, checkpoint_path(out, from)).train);
-    Saver saver(training.model, training.optimizer, run);
-    std::vector<std::string> lines;
-    while (training.trainer.state().step < to) {
-      lines.push_back(line_of(training.trainer.step()));
-      saver.poll();
-    }
-    saver.begin(training.trainer.state());
-    saver.poll(/*wait=*/true);
-    EXPECT_EQ(saver.last_step(), to);
-    std::map<std::string, at::Tensor> weights;
-    for (const ParamSpec& spec : training.model.table().params)
-      weights[spec.name] = test::whole(training.model, spec).clone();
-    if (mesh.rank() == 0) stretch = {lines, weights};
-  });
+  test::run_ranks(
+      layout,
+      [&](const Mesh& mesh) {
+        Training training(run, mesh);
+        if (from > 0)
+          training.trainer.resume(
+              load_checkpoint(training.model, training.optimizer, checkpoint_path(out, from)).train);
+        Saver saver(training.model, training.optimizer, run);
+        std::vector<std::string> lines;
+        while (training.trainer.state().step < to) {
+          lines.push_back(line_of(training.trainer.step()));
+          saver.poll();
+        }
+        saver.begin(training.trainer.state());
+        saver.poll(/*wait=*/true);
+        EXPECT_EQ(saver.last_step(), to);
+        std::map<std::string, at::Tensor> weights;
+        for (const ParamSpec& spec : training.model.table().params)
+          weights[spec.name] = test::whole(training.model, spec).clone();
+        if (mesh.rank() == 0) stretch = {lines, weights};
+      },
+      options);
   return stretch;
 }
 
@@ -102,6 +106,17 @@ INSTANTIATE_TEST_SUITE_P(
                          {1, 4, 2},
                          {"train.dtype=fp32", "model.tie_word_embeddings=true", "train.global_batch=4"}}),
     [](const auto& info) { return info.param.name; });
+
+// The ranks of a program's own groups need not stand as ours do: each unit is still saved by one replica,
+// whole.
+TEST(Reshaped, FromGroupsWhoseReplicasAreInnermost) {
+  const test::TempDir dir;
+  const Flags flags = {"train.global_batch=4"};
+  const Stretch saved = train({2, 2, 2}, flags, dir / "run", 0, 2, {.replicas_innermost = true});
+  const Stretch loaded = train({1, 1, 1}, flags, dir / "run", 2, 2);
+  for (const auto& [parameter, tensor] : saved.weights)
+    EXPECT_TRUE(loaded.weights.at(parameter).equal(tensor)) << parameter;
+}
 
 TEST(Reshaped, OneTwoFourOneRanksInFp64) {
   const test::TempDir dir;

@@ -30,6 +30,7 @@ struct Channel {
 struct RankOptions {
   double delay_ms = 0;  // that the channel is busy with each collective
   bool chaos = false;
+  bool replicas_innermost = false;  // neighbours are replicas, as groups of a program's own may have it
   std::shared_ptr<Channel> channel = std::make_shared<Channel>();
 };
 
@@ -235,22 +236,25 @@ inline void run_ranks(const MeshLayout& layout, const std::function<void(const M
   std::map<std::pair<std::string, int>, std::shared_ptr<Hub>> hubs;
   std::vector<Transports> transports(world);
   for (int rank = 0; rank < world; ++rank) {
+    const int64_t as =
+        options.replicas_innermost ? rank % layout.replicate * layout.shard + rank / layout.replicate : rank;
     auto outstanding = std::make_shared<HubPending::Outstanding>();
     outstanding->dice.seed(static_cast<unsigned>(rank + 1));
-    auto transport = [&](const char* name, const std::vector<int>& ranks) -> std::shared_ptr<Transport> {
+    auto transport = [&](const char* name, const std::vector<int>& ranks,
+                         int64_t self) -> std::shared_ptr<Transport> {
       if (ranks.size() == 1) return single_transport();
       auto& hub = hubs[{name, ranks.front()}];
       if (!hub) hub = std::make_shared<Hub>(static_cast<int>(ranks.size()), options);
-      const auto place = std::find(ranks.begin(), ranks.end(), rank) - ranks.begin();
+      const auto place = std::find(ranks.begin(), ranks.end(), self) - ranks.begin();
       return std::make_shared<HubTransport>(hub, static_cast<int>(place), outstanding);
     };
     std::vector<int> everyone(world);
     for (int r = 0; r < world; ++r) everyone[r] = r;
-    transports[rank] = {.world = transport("world", everyone),
-                        .data = transport("data", layout.data_ranks(rank)),
-                        .replicate = transport("replicate", layout.replicate_ranks(rank)),
-                        .expert = transport("expert", layout.expert_ranks(rank)),
-                        .expert_data = transport("expert_data", layout.expert_data_ranks(rank))};
+    transports[rank] = {.world = transport("world", everyone, rank),
+                        .data = transport("data", layout.data_ranks(as), as),
+                        .replicate = transport("replicate", layout.replicate_ranks(as), as),
+                        .expert = transport("expert", layout.expert_ranks(as), as),
+                        .expert_data = transport("expert_data", layout.expert_data_ranks(as), as)};
   }
   std::mutex mutex;
   std::exception_ptr first;
