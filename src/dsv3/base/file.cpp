@@ -18,9 +18,8 @@ namespace dsv3 {
 namespace {
 
 constexpr uint64_t kWriteBehind = 16u << 20;
-// A call that writes megabytes gets its pages from large free blocks. On a virtual machine those are the ones
-// that went back to its host, and each page costs a fault there: writing took 2 to 3 times as long as in
-// calls of this size, which is cp's.
+// cp's. A call that writes megabytes was slower on a virtual machine (tools/bench_convert.py), presumably
+// because its pages come from large free blocks, which are the ones that went back to the host.
 constexpr size_t kWriteCall = 128u << 10;
 
 std::string errno_text() { return std::strerror(errno); }

@@ -109,8 +109,8 @@ void CheckedFile::read(std::span<std::byte> out, uint64_t offset) const {
 
 void CheckedFile::read_part(uint64_t block, std::span<std::byte> out, uint64_t offset) const {
   const uint64_t begin = block * kManifestBlock;
-  BlockCache::Bytes bytes = block_cache().find(this, block);
-  if (!bytes && !is_verified(block)) {
+  BlockCache::Bytes bytes;
+  {
     const std::lock_guard lock(mutex_);
     bytes = block_cache().find(this, block);
     if (!bytes && !is_verified(block)) {
