@@ -190,6 +190,7 @@ def main():
             timed("cp + sync of DCP", aside / "dcp", aside / "copy", "cp", "-r")
 
         def ours_back():
+            alone_in_memory(aside / "dcp")
             bench.run("verify", dsv3, "ckpt", "verify", aside / "dcp")
             timed("to HF", aside / "dcp", aside / "back", dsv3, "convert")
 

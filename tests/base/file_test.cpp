@@ -5,6 +5,7 @@
 
 #include <csignal>
 
+#include "dsv3/base/atomic_file.h"
 #include "dsv3/base/file_lock.h"
 #include "support/files.h"
 
@@ -78,99 +79,6 @@ TEST(RequireExists, MissingPathIsUsage) {
   expect_error(ExitCode::usage, {"/none: no such file"}, [&] { require_exists(dir / "none"); });
 }
 
-TEST(AtomicFile, AppearsOnCommitAndReplaces) {
-  TempDir dir;
-  write_file(dir / "a", "old");
-  AtomicFile file(dir / "a");
-  file.write("ne");
-  file.write("w");
-  EXPECT_EQ(file.size(), 3u);
-  EXPECT_EQ(read_text(dir / "a", 100), "old");
-  file.commit();
-  EXPECT_EQ(read_text(dir / "a", 100), "new");
-  EXPECT_EQ(count_files(dir.path()), 1u);
-}
-
-TEST(AtomicFile, OverwritesWhatItWrote) {
-  TempDir dir;
-  AtomicFile file(dir / "a");
-  file.write("0123456789");
-  const auto overwrite = [&](std::string_view text, uint64_t offset) {
-    file.overwrite(std::as_bytes(std::span(text.data(), text.size())), offset);
-  };
-  overwrite("ab", 3);
-  overwrite("z", 9);
-  EXPECT_THROW(overwrite("xy", 9), std::logic_error);
-  EXPECT_THROW(overwrite("x", ~0ull), std::logic_error);
-  file.write("end");  // appends still
-  file.commit();
-  EXPECT_EQ(read_text(dir / "a", 100), "012ab5678zend");
-}
-
-TEST(AtomicFile, LeavesNothingWithoutCommit) {
-  TempDir dir;
-  { AtomicFile(dir / "a").write("half"); }
-  EXPECT_EQ(count_files(dir.path()), 0u);
-}
-
-// While it lives no file grows beyond 4,096 bytes: the write that crosses the limit is short, the next one
-// fails.
-class FullDisk {
- public:
-  FullDisk() : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
-    ::getrlimit(RLIMIT_FSIZE, &before_);
-    const rlimit small{4096, before_.rlim_max};
-    ::setrlimit(RLIMIT_FSIZE, &small);
-  }
-  ~FullDisk() {
-    ::setrlimit(RLIMIT_FSIZE, &before_);
-    std::signal(SIGXFSZ, handler_);
-  }
-  FullDisk(const FullDisk&) = delete;
-  FullDisk& operator=(const FullDisk&) = delete;
-
- private:
-  sighandler_t handler_;
-  rlimit before_{};
-};
-
-TEST(AtomicFile, GoesOnWithAFileThatWasLeft) {
-  TempDir dir;
-  const auto left = dir / "left";
-  AtomicFile(dir / "a", left, 0).write("0123456789");
-  EXPECT_EQ(read_text(left, 100), "0123456789");
-  {
-    AtomicFile file(dir / "a", left, 4);
-    EXPECT_EQ(file.size(), 4u);
-    file.write("abc");
-    file.overwrite(std::as_bytes(std::span("X", 1)), 1);
-    EXPECT_FALSE(std::filesystem::exists(dir / "a"));
-    file.commit();
-  }
-  EXPECT_EQ(read_text(dir / "a", 100), "0X23abc");
-  EXPECT_EQ(count_files(dir.path()), 1u);
-
-  expect_error(ExitCode::failed, {"/left: cannot be written"}, [&] { AtomicFile(dir / "b", left, 1); });
-  write_file(left, "abc");
-  expect_error(ExitCode::failed, {"/left: has 3 bytes, expected at least 4"},
-               [&] { AtomicFile(dir / "b", left, 4); });
-  std::filesystem::create_symlink(left, dir / "link");
-  expect_error(ExitCode::failed, {"/link: cannot be written"},
-               [&] { AtomicFile(dir / "b", dir / "link", 0); });
-  EXPECT_EQ(read_text(left, 100), "abc");
-}
-
-TEST(AtomicFile, FullDiskIsARunErrorThatNamesThePath) {
-  TempDir dir;
-  {
-    const FullDisk full;
-    expect_error(ExitCode::failed, {"/a: writing: "},
-                 [&] { write_atomically(dir / "a", std::string(10000, 'x')); });
-  }
-  EXPECT_EQ(count_files(dir.path()), 0u);
-  expect_error(ExitCode::failed, {"/none/a: cannot be written"}, [&] { AtomicFile file(dir / "none/a"); });
-}
-
 TEST(CreateFolders, MakesWhatIsMissing) {
   test::TempDir dir;
   create_folders(dir / "a/b/c/");
@@ -180,35 +88,6 @@ TEST(CreateFolders, MakesWhatIsMissing) {
   test::write_file(dir / "file", "");
   for (const char* name : {"file", "file/a", "file/a/b"})
     test::expect_error(ExitCode::failed, {"/file", "cannot be created"}, [&] { create_folders(dir / name); });
-}
-
-TEST(LineFile, WhatAFullDiskRefusesWaitsForRoom) {
-  TempDir dir;
-  const std::filesystem::path path = dir / "lines";
-  const std::string first(4000, 'a'), second(200, 'b');
-  std::string all = "before\n";
-  {
-    write_atomically(path, all);
-    LineFile file(path);
-    {
-      const FullDisk full;
-      for (const std::string& line : {first, second, std::string("c")}) {
-        file.append(line + "\n");
-        all += line + "\n";
-      }
-      EXPECT_EQ(read_text(path, 10000), all.substr(0, 4096));
-      expect_error(ExitCode::failed, {"/lines: writing: File too large", "make room"},
-                   [&] { file.settle(); });
-    }
-    file.append("d\n");
-    all += "d\n";
-    EXPECT_EQ(read_text(path, 10000), all);
-    file.settle();
-    const FullDisk full;
-    file.append("e\n");
-  }
-  EXPECT_EQ(read_text(path, 10000), all + "e\n");  // what waits is tried once more at the end
-  expect_error(ExitCode::failed, {"/none/a: cannot be opened"}, [&] { LineFile file(dir / "none/a"); });
 }
 
 TEST(RenameSynced, TakesTheNameAndNamesBothWhenItCannot) {

@@ -6,7 +6,7 @@
 #include <map>
 #include <stdexcept>
 
-#include "dsv3/base/file.h"
+#include "dsv3/base/atomic_file.h"
 #include "dsv3/convert/manifest.h"
 #include "support/files.h"
 

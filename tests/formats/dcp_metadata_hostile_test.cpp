@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "dsv3/base/file.h"
+#include "dsv3/base/atomic_file.h"
 #include "dsv3/formats/dcp_metadata.h"
 #include "dsv3/formats/dcp_names.h"
 #include "dsv3/formats/pickle.h"

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 #include <malloc.h>
 
-#include "dsv3/base/file.h"
+#include "dsv3/base/atomic_file.h"
 #include "dsv3/formats/dcp_metadata.h"
 #include "dsv3/formats/dcp_names.h"
 #include "formats/pickles.h"

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "dsv3/base/file.h"
+#include "dsv3/base/atomic_file.h"
 #include "support/files.h"
 
 namespace dsv3 {

@@ -6,40 +6,13 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
-#include <cstring>
-#include <stdexcept>
 #include <utility>
 
 #include "dsv3/base/error.h"
+#include "dsv3/base/system_call.h"
 
 namespace dsv3 {
-namespace {
-
-constexpr uint64_t kWriteBehind = 16u << 20;
-// cp's. A call that writes megabytes was slower on a virtual machine (tools/bench_convert.py), presumably
-// because its pages come from large free blocks, which are the ones that went back to the host.
-constexpr size_t kWriteCall = 128u << 10;
-
-std::string errno_text() { return std::strerror(errno); }
-
-const char* kind_of(mode_t mode) {
-  if (S_ISDIR(mode)) return "a directory";
-  if (S_ISFIFO(mode)) return "a FIFO";
-  if (S_ISCHR(mode) || S_ISBLK(mode)) return "a device";
-  if (S_ISSOCK(mode)) return "a socket";
-  return "no regular file";
-}
-
-template <class Call>
-auto retry(Call call) {
-  auto result = call();
-  while (result < 0 && errno == EINTR) result = call();
-  return result;
-}
-
-}  // namespace
 
 InputFile::InputFile(const std::filesystem::path& path) : path_(path.string()) {
   // A NUL would cut the name that open() sees.
@@ -161,135 +134,6 @@ void require_output(std::string_view flag, const std::filesystem::path& out,
       if (std::filesystem::is_directory(input, error) && std::filesystem::equivalent(place, input, error))
         refuse("lies in " + printable(input.string(), 400) + ", an input of this command");
   }
-}
-
-AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
-  static std::atomic<unsigned> counter = 0;
-  do {  // O_EXCL and a fresh name: never somebody else's file, nor a link that waits there
-    temporary_ = path_;
-    temporary_ += fmt::format(".tmp-{}-{}", ::getpid(), counter++);
-    fd_ = retry([&] { return ::open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666); });
-  } while (fd_ < 0 && errno == EEXIST);
-  if (fd_ < 0) throw RunError(printable(path_.string()), "cannot be written: " + errno_text());
-}
-
-AtomicFile::AtomicFile(std::filesystem::path path, std::filesystem::path temporary, uint64_t size)
-    : path_(std::move(path)), temporary_(std::move(temporary)), stays_(true), size_(size), started_(size) {
-  const int create = size == 0 ? O_CREAT : 0;
-  fd_ = retry([&] { return ::open(temporary_.c_str(), O_RDWR | create | O_NOFOLLOW | O_CLOEXEC, 0666); });
-  const auto fail = [&](const std::string& why) {
-    if (fd_ >= 0) ::close(fd_);
-    throw RunError(printable(temporary_.string(), 400), why);
-  };
-  struct stat status {};
-  if (fd_ < 0 || ::fstat(fd_, &status) != 0) fail("cannot be written: " + errno_text());
-  if (!S_ISREG(status.st_mode)) fail(fmt::format("is {}, expected a regular file", kind_of(status.st_mode)));
-  if (static_cast<uint64_t>(status.st_size) < size)
-    fail(fmt::format("has {} bytes, expected at least {}", status.st_size, size));
-  const auto end = static_cast<off_t>(size);
-  if (retry([&] { return ::ftruncate(fd_, end); }) != 0 || ::lseek(fd_, end, SEEK_SET) != end)
-    fail("cannot be cut: " + errno_text());
-}
-
-AtomicFile::~AtomicFile() {
-  if (fd_ >= 0) ::close(fd_);
-  if (!stays_ && !temporary_.empty()) ::unlink(temporary_.c_str());
-}
-
-void AtomicFile::write(std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t n = retry([&] { return ::write(fd_, bytes.data(), std::min(bytes.size(), kWriteCall)); });
-    if (n < 0) throw RunError(printable(path_.string()), "writing: " + errno_text());
-    if (n == 0) throw RunError(printable(path_.string()), "writing: no progress");
-    bytes = bytes.subspan(static_cast<size_t>(n));
-    size_ += static_cast<uint64_t>(n);
-  }
-  // [Note: write-behind] The disk begins now, beside what the caller does next, and not when commit() waits
-  // for it. A hint: what fails shows in fsync, and no more than a stretch waits in memory for the kernel's
-  // own turn.
-  if (size_ - started_ < kWriteBehind) return;
-  ::sync_file_range(fd_, static_cast<off_t>(started_), static_cast<off_t>(size_ - started_),
-                    SYNC_FILE_RANGE_WRITE);
-  started_ = size_;
-}
-
-void AtomicFile::overwrite(std::span<const std::byte> bytes, uint64_t offset) {
-  if (offset > size_ || bytes.size() > size_ - offset) throw std::logic_error("overwrite: not written yet");
-  while (!bytes.empty()) {
-    const ssize_t n =
-        retry([&] { return ::pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset)); });
-    if (n < 0) throw RunError(printable(path_.string()), "writing: " + errno_text());
-    if (n == 0) throw RunError(printable(path_.string()), "writing: no progress");
-    bytes = bytes.subspan(static_cast<size_t>(n));
-    offset += static_cast<uint64_t>(n);
-  }
-}
-
-void AtomicFile::read(std::span<std::byte> out, uint64_t offset) const {
-  if (offset > size_ || out.size() > size_ - offset) throw std::logic_error("read: not written yet");
-  while (!out.empty()) {
-    const ssize_t n = retry([&] { return ::pread(fd_, out.data(), out.size(), static_cast<off_t>(offset)); });
-    if (n < 0) throw RunError(printable(path_.string()), "reading back: " + errno_text());
-    if (n == 0) throw RunError(printable(path_.string()), "reading back: it became shorter");
-    out = out.subspan(static_cast<size_t>(n));
-    offset += static_cast<uint64_t>(n);
-  }
-}
-
-void AtomicFile::sync() {
-  if (retry([&] { return ::fsync(fd_); }) != 0)
-    throw RunError(printable(path_.string()), "fsync: " + errno_text());
-}
-
-void AtomicFile::commit() {
-  sync();
-  // After close() the descriptor is gone even when it reports an error (Linux: close(2), "Dealing with
-  // errors").
-  if (::close(std::exchange(fd_, -1)) != 0 && errno != EINTR) {
-    throw RunError(printable(path_.string()), "close: " + errno_text());
-  }
-  rename_synced(temporary_, path_);
-  temporary_.clear();
-}
-
-LineFile::LineFile(const std::filesystem::path& path) : path_(path.string()) {
-  fd_ = retry([&] { return ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666); });
-  if (fd_ < 0) throw RunError(printable(path_), "cannot be opened for writing: " + errno_text());
-}
-
-LineFile::~LineFile() {
-  write_waiting();
-  ::close(fd_);
-}
-
-bool LineFile::write_waiting() {
-  while (!waiting_.empty()) {
-    const ssize_t n = retry([&] { return ::write(fd_, waiting_.data(), waiting_.size()); });
-    if (n < 0) return false;
-    waiting_.erase(0, static_cast<size_t>(n));
-  }
-  return true;
-}
-
-void LineFile::append(std::string_view text) {
-  waiting_ += text;
-  write_waiting();
-}
-
-void LineFile::sync() {
-  // EINVAL: a pipe or a terminal has nothing to sync.
-  if (retry([&] { return ::fsync(fd_); }) != 0 && errno != EINVAL)
-    throw RunError(printable(path_), "fsync: " + errno_text());
-}
-
-void LineFile::settle() {
-  if (!write_waiting()) throw RunError(printable(path_), "writing: " + errno_text(), "make room and resume");
-}
-
-void write_atomically(const std::filesystem::path& path, std::string_view text) {
-  AtomicFile file(path);
-  file.write(text);
-  file.commit();
 }
 
 void fsync_directory(const std::filesystem::path& path) {

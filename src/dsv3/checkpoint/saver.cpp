@@ -4,6 +4,7 @@
 
 #include <chrono>
 
+#include "dsv3/base/atomic_file.h"
 #include "dsv3/base/error.h"
 #include "dsv3/base/file.h"
 #include "dsv3/checkpoint/contents.h"

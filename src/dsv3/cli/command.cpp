@@ -13,8 +13,8 @@
 #include <filesystem>
 #include <new>
 
+#include "dsv3/base/atomic_file.h"
 #include "dsv3/base/error.h"
-#include "dsv3/base/file.h"
 #include "dsv3/base/json.h"
 #include "dsv3/base/trace.h"
 #include "dsv3/config/run_config.h"

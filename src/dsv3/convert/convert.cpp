@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "dsv3/base/atomic_file.h"
 #include "dsv3/base/error.h"
 #include "dsv3/base/file.h"
 #include "dsv3/convert/checked_file.h"

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "dsv3/base/file.h"
+#include "dsv3/base/atomic_file.h"
 #include "dsv3/config/param_table.h"
 #include "dsv3/convert/dcp_part.h"
 #include "dsv3/formats/pickle.h"

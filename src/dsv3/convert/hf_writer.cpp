@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "dsv3/base/atomic_file.h"
 #include "dsv3/base/checked.h"
 #include "dsv3/base/error.h"
 #include "dsv3/convert/dtype.h"

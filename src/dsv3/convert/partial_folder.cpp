@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "dsv3/base/atomic_file.h"
 #include "dsv3/base/error.h"
 #include "dsv3/base/file.h"
 #include "dsv3/base/file_lock.h"

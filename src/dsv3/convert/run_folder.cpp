@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "dsv3/base/atomic_file.h"
 #include "dsv3/base/error.h"
 #include "dsv3/base/file.h"
 

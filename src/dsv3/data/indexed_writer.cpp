@@ -5,6 +5,7 @@
 #include <limits>
 #include <vector>
 
+#include "dsv3/base/atomic_file.h"
 #include "dsv3/base/error.h"
 #include "dsv3/base/file.h"
 #include "dsv3/data/indexed_dataset.h"

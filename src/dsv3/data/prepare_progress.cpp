@@ -6,6 +6,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "dsv3/base/atomic_file.h"
 #include "dsv3/base/error.h"
 #include "dsv3/base/file.h"
 #include "dsv3/base/hash.h"

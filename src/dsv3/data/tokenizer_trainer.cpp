@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "dsv3/base/atomic_file.h"
 #include "dsv3/base/error.h"
 #include "dsv3/base/file.h"
 #include "dsv3/base/json.h"

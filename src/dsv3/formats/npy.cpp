@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "dsv3/base/atomic_file.h"
 #include "dsv3/base/checked.h"
 #include "dsv3/base/error.h"
 #include "dsv3/base/file.h"

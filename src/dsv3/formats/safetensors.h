@@ -16,6 +16,7 @@
 #include <string_view>
 #include <vector>
 
+#include "dsv3/base/atomic_file.h"
 #include "dsv3/base/file.h"
 #include "dsv3/formats/dtype.h"
 

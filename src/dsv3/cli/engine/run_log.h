@@ -5,7 +5,7 @@
 #include <optional>
 #include <string>
 
-#include "dsv3/base/file.h"
+#include "dsv3/base/atomic_file.h"
 
 namespace dsv3 {
 

@@ -8,8 +8,8 @@
 #include <sstream>
 #include <utility>
 
+#include "dsv3/base/atomic_file.h"
 #include "dsv3/base/error.h"
-#include "dsv3/base/file.h"
 #include "dsv3/checkpoint/resume.h"
 #include "dsv3/checkpoint/saver.h"
 #include "dsv3/cli/command.h"
