@@ -10,6 +10,7 @@ where the calls of the writing threads are disturbed, in all saves alike. At eac
     with 1 and one line that says why, and is resumed like a killed one. Nothing half-written is left either way.
 No checkpoint that is left differs by a byte from an undisturbed run's. Then every second write, and every second fsync, is
 interrupted, and training, resuming and verifying run on files whose transfers are cut short at every turn (tools/short_io.c).
+Undisturbed, on one rank and on two, all that a checkpoint holds is synced before it gets its name, and that before it is said.
 """
 
 import argparse
@@ -22,9 +23,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from faults import FAULTS, ROOT, ShortTransfers, places, require_strace, run
+from faults import FAULTS, ROOT, ShortTransfers, places, require_strace, run, unsynced
 
 RUN = ROOT / "tests" / "golden" / "trajectory" / "run.toml"
+TOKENIZER = ROOT / "tests" / "data" / "tokenizers" / "llama3"
 # One layer of experts, few tensors with moments: a save of 150 writes, not of 800.
 SMALL = ["--model.num_hidden_layers=1", "--model.first_k_dense_replace=0", "--model.num_nextn_predict_layers=0",
          '--optim.freeze=["*proj*", "*layernorm*", "lm_head*", "*embed*"]']
@@ -127,6 +129,17 @@ class Training:
                     print(f"{name}: {place.call}:{fault}:when={place.number} ({place.path}): {said}", flush=True)
         return runs, wrong
 
+    def check_order(self):
+        """(disturbed runs, wrong ones): none, and what is not synced in time, alone and by two ranks that copy a tokenizer."""
+        wrong = 0
+        for more in ([], ["--nproc=2", f"--data.tokenizer={TOKENIZER}"]):
+            self.clear()
+            places([*self.command, *more], self.aside / "log", self.out)
+            for line in unsynced(self.aside / "log", self.out):
+                wrong += 1
+                print(line, flush=True)
+        return 0, wrong
+
     def check_transfers(self):
         """(disturbed runs, wrong ones): interrupted and short ones."""
         said = []
@@ -165,7 +178,7 @@ def main():
     with tempfile.TemporaryDirectory() as aside:
         for asynchronous in (False, True):
             training = Training(arguments.dsv3, Path(aside), asynchronous)
-            for more, bad in (training.check_transfers(), training.check(arguments.every)):
+            for more, bad in (training.check_order(), training.check_transfers(), training.check(arguments.every)):
                 runs, wrong = runs + more, wrong + bad
     print(f"check_kills: {runs} disturbed runs, {wrong} wrong, {time.monotonic() - begin:.0f} s")
     return 1 if wrong else 0

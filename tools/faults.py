@@ -1,5 +1,5 @@
 """Faults of the disk, for tools/check_*.py: a program that strace kills at one of its system calls, or whose call fails,
-and one whose transfers are cut short or interrupted at every turn (short_io.c)."""
+one whose transfers are cut short or interrupted at every turn (short_io.c), and what a program does not sync in time."""
 
 import os
 import re
@@ -61,6 +61,67 @@ def places(arguments, log, folder):
             place = Place(call, counters[thread, call], path)
             (found if thread == first else others).setdefault(place[:2], place)
     return list(found.values()), list(others.values())
+
+
+def unsynced(log, folder):
+    """What the command that places() traced left to luck, a line each: it survives a kill, but not a machine that stops. A file
+    must be synced after its last change and before it or a folder above it is renamed; a folder, after the last change of its
+    names and before its own rename; those above it then, before the next rename, removal or message, or the end.
+    folder: holds the results or is one; each file that is in it was seen being created."""
+    known, changed = {}, {}  # whether a path is a folder; the line at which what is not synced was last changed
+    begun, waiting, said, any_renamed = {}, [], [], False
+
+    def change(*paths):
+        changed.update(dict.fromkeys(map(str, paths), number))
+
+    def expect_synced_before(what):
+        for target in waiting:
+            said.extend(f"{path} is not synced between the rename to {target} and {what}" for path in Path(target).parents
+                        if str(path) in changed and path.is_relative_to(folder.parent))
+        waiting.clear()
+
+    for number, line in enumerate(log.read_text().splitlines()):
+        start, (thread, text) = number, line.split(maxsplit=1)
+        if text.endswith("<unfinished ...>"):
+            begun[thread] = number, text.removesuffix("<unfinished ...>")
+            continue
+        if text.startswith("<... "):
+            start, first = begun.pop(thread)
+            text = first + text.partition("resumed>")[2]
+        done = re.fullmatch(r"(\w+)\((.*)\) += \d.*", text)
+        if not done:  # it failed, and changed nothing
+            continue
+        call, given = done.groups()
+        opened = re.findall(r"\d+<([^>]*)>", given)
+        names = [os.path.join(*pair) for pair in re.findall(r'(?:\w+<([^>]*)>, )?"([^"]*)"', given)]
+        if call.startswith(("rename", "unlink", "rmdir")) or call.startswith("write") and given.startswith(("1<", "2<")):
+            expect_synced_before(text)
+        if call in ("fsync", "fdatasync"):
+            if changed.get(opened[0], start) < start:
+                del changed[opened[0]]
+        elif call in ("openat", "mkdir", "mkdirat"):
+            if names[0] not in known and (call != "openat" or "O_CREAT" in given):
+                known[names[0]] = call != "openat"
+                change(Path(names[0]).parent, *names[:call == "openat"])
+        elif call.startswith(("unlink", "rmdir")):
+            known.pop(names[0], None)
+            changed.pop(names[0], None)
+            change(Path(names[0]).parent)
+        elif call.startswith("rename"):
+            source, target = names
+            inside = sorted(path for path in {*known, *changed} if Path(path).is_relative_to(source))
+            said += [f"{path} is not synced before the rename to {target}" for path in inside if path in changed]
+            if known.get(source):
+                waiting.append(target)
+                any_renamed = True
+            for of in (known, changed):
+                of.update({target + path.removeprefix(source): of.pop(path) for path in inside if path in of})
+            change(Path(source).parent, Path(target).parent)
+        elif call != "close":  # all others change what a file holds
+            change(opened[call == "copy_file_range"] if opened else names[-1])
+    expect_synced_before("the end")
+    said += [f"{path} was not seen being created" for path in folder.rglob("*") if path.is_file() and str(path) not in known]
+    return said if any_renamed else [*said, "no folder was renamed"]
 
 
 class ShortTransfers:

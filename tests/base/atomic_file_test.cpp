@@ -19,11 +19,26 @@
 
 namespace {
 
-int wait_error = 0;  // errno of a sync_file_range that waits, 0: the system's own
+int wait_error = 0;              // errno of a sync_file_range that waits, 0: the system's own
+std::vector<std::string> calls;  // of fsync and rename, in order
+
+std::string name_of(const std::filesystem::path& path) {  // without the number of the process
+  const std::string name = path.filename().string();
+  return name.substr(0, name.find(".tmp-") == std::string::npos ? name.size() : name.find(".tmp-") + 4);
+}
 
 }  // namespace
 
-// In place of the C library's: a disk that fails behind a write cannot be had otherwise.
+// In place of the C library's: neither a disk that fails behind a write can be had otherwise, nor the order
+// that only a power failure shows.
+extern "C" int fsync(int fd) {
+  calls.push_back("fsync " + name_of(std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(fd))));
+  return static_cast<int>(::syscall(SYS_fsync, fd));
+}
+extern "C" int rename(const char* from, const char* to) noexcept {
+  calls.push_back("rename " + name_of(from) + " " + name_of(to));
+  return static_cast<int>(::syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0));
+}
 extern "C" int sync_file_range(int fd, off_t offset, off_t count, unsigned flags) {
   if (wait_error != 0 && (flags & SYNC_FILE_RANGE_WAIT_AFTER) != 0) {
     errno = wait_error;
@@ -134,6 +149,16 @@ TEST(AtomicFile, FullDiskIsARunErrorThatNamesThePath) {
   }
   EXPECT_EQ(count_files(dir.path()), 0u);
   expect_error(ExitCode::failed, {"/none/a: cannot be written"}, [&] { AtomicFile file(dir / "none/a"); });
+}
+
+TEST(AtomicFile, BytesAreOnTheDiskBeforeTheirNameAndTheNameBeforeCommitReturns) {
+  TempDir dir;
+  AtomicFile file(dir / "a");
+  file.write("bytes");
+  calls.clear();
+  file.commit();
+  EXPECT_EQ(calls,
+            (std::vector<std::string>{"fsync a.tmp", "rename a.tmp a", "fsync " + name_of(dir.path())}));
 }
 
 // Bytes of the file that the page cache holds.

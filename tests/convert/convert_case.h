@@ -29,7 +29,7 @@ class ConvertCase : public testing::Test {
     return convert(from, to, options);
   }
   void expect_equal(const fs::path& a, const fs::path& b) {
-    const auto differences = diff_checkpoints(a, b);
+    const auto differences = diff_checkpoints(Checkpoint(a), Checkpoint(b));
     for (const auto& difference : differences) ADD_FAILURE() << difference.name << ": " << difference.what;
   }
   static std::string bytes_of(const fs::path& path) {

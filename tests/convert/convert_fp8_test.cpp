@@ -10,7 +10,7 @@ using test::small_config;
 using ConvertFp8 = test::ConvertCase;
 
 // As released, and as DeepSeek-V3.1 is: the scales are powers of two, so that few blocks hold a code of 448.
-TEST_F(ConvertFp8, RoundTripsKeepCodesAndScales) {
+TEST_F(ConvertFp8, CopiesKeepCodesAndScalesMastersTheValues) {
   const auto fp8 = [](ConvertOptions& o) { o.dtype = DType::f8_e4m3; };
   ModelConfig config = small_config();
   config.hidden_size = 132;

@@ -1,6 +1,8 @@
 // From one format to the other and back.
 #include <gtest/gtest.h>
 
+#include <cstring>
+#include <limits>
 #include <random>
 
 #include "convert/convert_case.h"
@@ -49,7 +51,7 @@ TEST_F(Convert, BothEndsDiffAsOneModel) {
   }
   const auto differences = [&](const fs::path& a, const fs::path& b) {
     std::map<std::string, std::string> found;
-    for (const TensorDifference& difference : diff_checkpoints(a, b))
+    for (const Difference& difference : diff_checkpoints(Checkpoint(a), Checkpoint(b)))
       found[difference.name] = difference.what;
     return found;
   };
@@ -73,8 +75,9 @@ TEST_F(Convert, BothEndsDiffAsOneModel) {
   // A repeat that is none.
   tensors.at("model.layers.2.embed_tokens.weight").bytes[0] ^= std::byte{1};
   test::save_tensors(dir / "plain/model.safetensors", tensors);
-  test::expect_input_error({"model.layers.2.embed_tokens.weight", "must repeat"},
-                           [&] { diff_checkpoints(dir / "plain", dir / "plain-dcp"); });
+  test::expect_input_error({"model.layers.2.embed_tokens.weight", "must repeat"}, [&] {
+    diff_checkpoints(Checkpoint(dir / "plain"), Checkpoint(dir / "plain-dcp"));
+  });
   // Of another model: name by name.
   run(hf("other", small_config({.mtp = 0})), dir / "other-dcp", FolderFormat::dcp);
   EXPECT_EQ(differences(dir / "two", dir / "other-dcp").at("model.layers.2.eh_proj.weight"),
@@ -250,16 +253,55 @@ TEST_F(Convert, DryRunWritesNothing) {
   EXPECT_GT(summary.tensors, 20);
   EXPECT_FALSE(summary.complete);
   EXPECT_FALSE(fs::exists(dir / "out.partial"));
+  fs::create_directory(dir / "out");
+  test::expect_error(ExitCode::usage, {"out", "exists already"}, [&] {
+    run(dir / "hf", dir / "out", FolderFormat::dcp, [](ConvertOptions& o) { o.dry_run = true; });
+  });
+}
+
+// What the other dtype cannot say is no silent infinity or NaN.
+TEST_F(Convert, ValuesThatANarrowDtypeLosesAreRefused) {
+  const fs::path from = hf("hf", small_config(), DType::f32);
+  const std::string name = "model.layers.0.mlp.down_proj.weight";
+  const auto with = [&](float value) {
+    fs::remove(from / "manifest.json");
+    auto tensors = test::load_tensors(from / "model.safetensors");
+    std::memcpy(tensors.at(name).bytes.data() + 4, &value, 4);
+    test::save_tensors(from / "model.safetensors", tensors);
+  };
+  const auto to = [&](const char* target, DType dtype) {
+    run(from, dir / target, FolderFormat::hf, [&](ConvertOptions& o) { o.dtype = dtype; });
+  };
+  with(65519);
+  to("largest", DType::f16);
+  with(-65520);
+  test::expect_input_error({name, "element 1 is -65520", "65504"}, [&] { to("f16", DType::f16); });
+  with(std::numeric_limits<float>::infinity());
+  to("infinite", DType::f16);
+  test::expect_input_error({name, "element 1 is inf"}, [&] { to("f8", DType::f8_e4m3); });
+  with(-std::numeric_limits<float>::quiet_NaN());
+  test::expect_input_error({name, "element 1 is", "nan"}, [&] { to("f8nan", DType::f8_e4m3); });
+}
+
+TEST_F(Convert, AFileIsNoFolder) {
+  const fs::path from = hf("hf");
+  for (const bool dry_run : {false, true})
+    test::expect_error(ExitCode::usage, {"model.safetensors", "is no folder"}, [&] {
+      run(from / "model.safetensors", dir / "out", FolderFormat::dcp,
+          [&](ConvertOptions& o) { o.config = from / "config.json", o.dry_run = dry_run; });
+    });
 }
 
 TEST_F(Convert, CompanionsTravel) {
   const fs::path from = hf("hf");
   test::write_file(from / "tokenizer.json", "{}");
-  test::write_file(from / "generation_config.json", "{}");
-  run(from, dir / "dcp", FolderFormat::dcp);
-  run(dir / "dcp", dir / "back", FolderFormat::hf);
-  EXPECT_TRUE(fs::exists(dir / "back/tokenizer.json"));
-  EXPECT_TRUE(fs::exists(dir / "back/generation_config.json"));
+  // Moonlight's: the tokenizer is code beside a file of its own.
+  const auto names = {"tokenizer.json", "generation_config.json", "tokenization_moonshot.py",
+                      "tiktoken.model", "o200k.tiktoken",         "LICENSE-MODEL"};
+  for (const char* name : names) test::write_file(from / name, "{}");
+  EXPECT_TRUE(run(from, dir / "dcp", FolderFormat::dcp).left_out.empty());
+  EXPECT_TRUE(run(dir / "dcp", dir / "back", FolderFormat::hf).left_out.empty());
+  for (const char* name : names) EXPECT_TRUE(fs::exists(dir / "back" / name)) << name;
 }
 
 TEST_F(Convert, CompanionsThatDoNotTravelAreTold) {
@@ -273,10 +315,12 @@ TEST_F(Convert, CompanionsThatDoNotTravelAreTold) {
   fs::create_directory(from / "folder.json");
   std::vector<std::string> left_out = run(from, dir / "dcp", FolderFormat::dcp).left_out;
   std::ranges::sort(left_out);
-  ASSERT_EQ(left_out.size(), 3u);
+  ASSERT_EQ(left_out.size(), 5u);
   EXPECT_NE(left_out[0].find("README.md is a link to no file of the folder"), std::string::npos);
   EXPECT_NE(left_out[1].find("chat_template.jinja is a link to no file"), std::string::npos);
-  EXPECT_NE(left_out[2].find("tokenizer.json has 67108865 bytes"), std::string::npos) << left_out[2];
+  EXPECT_NE(left_out[2].find("folder.json is a folder"), std::string::npos) << left_out[2];
+  EXPECT_NE(left_out[3].find("notes.odt is of no kind"), std::string::npos) << left_out[3];
+  EXPECT_NE(left_out[4].find("tokenizer.json has 67108865 bytes"), std::string::npos) << left_out[4];
   for (const char* name : {"README.md", "chat_template.jinja", "tokenizer.json"})
     EXPECT_FALSE(fs::exists(dir / "dcp" / name)) << name;
 }

@@ -88,6 +88,40 @@ TEST_F(DcpSource, ObjectsOfOtherClassesAreVerifiedByTheirCrc) {
   test::expect_input_error({"__0_0.distcp: device", "CRC"}, [&] { verify_checkpoint(folder, 1); });
 }
 
+// A state that another program wrote again is the same; where the run stood is told apart, its folders are
+// not.
+TEST_F(DcpSource, ObjectsAreComparedByValue) {
+  const auto write = [&](const char* name, const PickleValue& extra, const std::string& state) {
+    fs::create_directory(dir / name);
+    DcpFileWriter writer(dir / name / "__0_0.distcp");
+    const float value = 1;
+    writer.tensor("w", {"w"}, DType::f32, {1}, {0}, {1}, std::as_bytes(std::span(&value, 1)));
+    writer.object("extra", {"extra"}, extra);
+    writer.object("dsv3.state", {"dsv3.state"}, PickleValue::of_text(state));
+    finish_dcp_folder(dir / name, writer.finish());
+    return Checkpoint(dir / name);
+  };
+  const auto told = [](const Checkpoint& a, const Checkpoint& b) {
+    std::string text;
+    for (const Difference& difference : diff_checkpoints(a, b))
+      text += difference.name + ": " + difference.what + "\n";
+    return text;
+  };
+  const auto list = [](double last) {
+    return PickleValue::of_list(
+        {PickleValue::of_int(3), PickleValue::of_text("x"), PickleValue::of_real(last)});
+  };
+  const Checkpoint a = write("a", list(0.5), R"({"step": 4, "cursor": 8, "run": "here"})");
+  EXPECT_EQ(told(a, write("again", list(0.5), R"({"cursor": 8, "step": 4, "run": "there"})")), "");
+  EXPECT_EQ(told(a, write("later", list(0.5), R"({"step": 5, "cursor": 9, "run": "here"})")),
+            "dsv3.state: step 4 and 5\ndsv3.state: cursor 8 and 9\n");
+  EXPECT_EQ(told(a, write("other", list(0.25), R"({"step": 4, "cursor": 8})")), "extra: is another object\n");
+  const PickleValue device = PickleValue::of_call("torch device", {PickleValue::of_text("cpu")});
+  const Checkpoint b = write("class", device, "{}");
+  EXPECT_EQ(told(b, write("same", device, "{}")), "");
+  EXPECT_EQ(told(b, write("none", list(0.5), "{}")), "extra: is another object\n");
+}
+
 TEST_F(DcpSource, Row71And72AShardOfAnotherRunAndAMissingOne) {
   run(hf("hf"), dir / "dcp", FolderFormat::dcp, [](ConvertOptions& o) { o.max_file_bytes = 2000; });
   const std::string own = bytes_of(dir / "dcp/__0_1.distcp");

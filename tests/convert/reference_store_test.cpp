@@ -21,7 +21,7 @@ using test::StoredTensors;
 const fs::path kFixture = DSV3_SOURCE_DIR "/tests/convert/reference";
 
 void expect_equal(const fs::path& a, const fs::path& b) {
-  for (const auto& difference : diff_checkpoints(a, b))
+  for (const auto& difference : diff_checkpoints(Checkpoint(a), Checkpoint(b)))
     ADD_FAILURE() << difference.name << ": " << difference.what;
 }
 

@@ -132,7 +132,7 @@ def check_we_load_fsdp(dsv3, aside, mode, name):
         moments = listed.count(".exp_avg_sq")
         equal = diff.returncode == 0 and moments == 30
         print(f"{name}'s shards of weights and {moments} second moments against those that one process saves: "
-              f"{'equal' if equal else diff.stdout}")
+              f"{'equal' if equal else diff.stdout + diff.stderr}")
     print(f"weights of {name}'s checkpoint: logits' relative error {error:.2g}")
     return error <= 1e-5 and equal
 
@@ -181,6 +181,33 @@ def check_round_trip(dsv3, aside):
     return good and matrices > 10
 
 
+def check_python_loads_converted(dsv3, aside, name, cut, **sizes):
+    """dcp.load of a folder that dsv3 convert wrote into a stock model's state: the HF folder's weights bit for bit. cut: how
+    many tensors lie in pieces in several files."""
+    folder, converted = aside / name, aside / f"{name}-dcp"
+    torch.manual_seed(5)
+    config = DeepseekV3Config.from_pretrained(TRAJECTORY, num_nextn_predict_layers=0, **sizes)
+    model = DeepseekV3ForCausalLM(config).to(torch.bfloat16)
+    gate = model.model.layers[-1].mlp.gate
+    gate.e_score_correction_bias = torch.rand(config.n_routed_experts)  # fp32, as in DeepSeek-V3's own folder
+    model.save_pretrained(folder)
+    convert_with(dsv3)(folder, converted, "--max-file-gb", "0.015")
+    theirs = DeepseekV3ForCausalLM.from_pretrained(folder, dtype="auto").state_dict()
+    ours = {name: torch.full_like(tensor, torch.nan) for name, tensor in theirs.items()}
+    dcp.load(ours, checkpoint_id=converted, no_dist=True)
+    equal = all_equal({k: v.view(torch.uint8) for k, v in ours.items()}, {k: v.view(torch.uint8) for k, v in theirs.items()})
+    metadata = dcp.FileSystemReader(converted).read_metadata()
+    files = {}
+    for index, place in metadata.storage_data.items():
+        files.setdefault(index.fqn, set()).add(place.relative_path)
+    found = sum(len(names) > 1 for names in files.values())
+    same_dtypes = all(metadata.state_dict_metadata[k].properties.dtype == v.dtype for k, v in theirs.items())
+    print(f"dcp.load of a converted folder ({name}): weights {'equal' if equal else 'DIFFER'}, "
+          f"{'their' if same_dtypes else 'OTHER'} dtypes, {found} of {len(theirs)} tensors in several of "
+          f"{len(set().union(*files.values()))} files")
+    return equal and same_dtypes and found == cut
+
+
 def save(rank, out, port_folder):
     from fsdp2 import adamw, shard
 
@@ -227,7 +254,12 @@ def check_all(dsv3, aside):
     return [check_python_loads_ours(dsv3, aside, run), check_optimizer(run), check_python_loads_ours(dsv3, aside, tied),
             check_we_load_fsdp(dsv3, aside, "save", "FSDP2"),
             check_we_load_fsdp(dsv3, aside, "save-fsdp1", "FSDP1"),
-            check_round_trip(dsv3, aside), check_fp8_reader(dsv3, aside), check_main_path(dsv3, aside)]
+            check_round_trip(dsv3, aside),
+            # Longer than what a conversion writes as one piece: the embedding, the head, and two tensors of all experts.
+            check_python_loads_converted(dsv3, aside, "cut", 4, vocab_size=66000, hidden_size=128,
+                                         moe_intermediate_size=8200),
+            check_python_loads_converted(dsv3, aside, "tied-head", 0, tie_word_embeddings=True),
+            check_fp8_reader(dsv3, aside), check_main_path(dsv3, aside)]
 
 
 def main():

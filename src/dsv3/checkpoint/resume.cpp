@@ -18,8 +18,6 @@ namespace dsv3 {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr const char* kState = "dsv3.state";
-
 void fill(const DcpFolder& folder, const SavedRange& range) {
   const StoredTensor* stored = folder.find(range.key);
   if (stored == nullptr && range.key.starts_with("optim.state."))
@@ -68,6 +66,7 @@ std::vector<fs::path> candidates(const Mesh& mesh, const fs::path& run) {
 Resumed resume_from(Model& model, Optimizer& optimizer, const RunConfig& run, const fs::path& folder,
                     const std::function<void(const std::string&)>& warn) {
   const SavedState state = load_checkpoint(model, optimizer, folder);
+  require_same_tokenizer(state.tokenizer, run.data, folder.string());
   for (const std::string& change : changed_keys(state.run, run))
     warn("the run goes on otherwise than it was saved: " + change);
   return {folder, state.train};
@@ -81,9 +80,9 @@ SavedState load_checkpoint(Model& model, Optimizer& optimizer, const fs::path& p
   SavedState state;
   on_all_ranks(model.mesh(), [&] {
     const DcpFolder folder(path);
-    const auto text = folder.object(kState);
+    const auto text = folder.object(kStateKey);
     if (!text || !text->is(PickleKind::text))
-      throw InputError(folder.file(), kState, "is missing: weights without a training state",
+      throw InputError(folder.file(), kStateKey, "is missing: weights without a training state",
                        "take them by model.init");
     state = SavedState::parse(text->text(), folder.file());
     require_same_model(state.model, model.config(), path.string());
@@ -107,11 +106,7 @@ std::optional<Resumed> resume(Model& model, Optimizer& optimizer, const RunConfi
   const std::vector<fs::path> folders = candidates(model.mesh(), from);
   for (const fs::path& folder : folders) {
     try {
-      on_rank_zero(model.mesh(), [&] {
-        if (!has_manifest(folder))
-          throw InputError(folder.string(), kManifestName, "is missing: its bytes are unverified",
-                           "name this folder by checkpoint.resume to take it all the same");
-      });
+      on_rank_zero(model.mesh(), [&] { require_manifest(folder); });
       return resume_from(model, optimizer, run, folder, warn);
     } catch (const Error& error) {
       // Whatever else fails, memory or descriptors or a permission, says nothing about the checkpoint.
@@ -121,9 +116,10 @@ std::optional<Resumed> resume(Model& model, Optimizer& optimizer, const RunConfi
     }
   }
   if (folders.empty() && is_auto) return std::nullopt;
-  throw InputError((from / "checkpoints").string(), "",
-                   folders.empty() ? "holds no checkpoint" : "none of its checkpoints is valid",
-                   "name another by checkpoint.resume, or begin anew in another train.out");
+  throw InputError(
+      (from / "checkpoints").string(), "",
+      folders.empty() ? "holds no checkpoint" : "none of its checkpoints is valid",
+      "name a run's folder or a step-N of one by checkpoint.resume, or begin anew in another train.out");
 }
 
 }  // namespace dsv3

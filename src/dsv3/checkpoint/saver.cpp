@@ -9,8 +9,10 @@
 #include "dsv3/base/file.h"
 #include "dsv3/checkpoint/contents.h"
 #include "dsv3/comm/agreement.h"
+#include "dsv3/convert/dcp_folder.h"
 #include "dsv3/convert/hf_plan.h"
 #include "dsv3/convert/run_folder.h"
+#include "dsv3/data/prefix_info.h"
 #include "dsv3/ops/torch_pch.h"
 #include "dsv3/optim/schedule.h"
 
@@ -61,7 +63,11 @@ std::string and_then(std::string said, const std::string& more) {
 }  // namespace
 
 Saver::Saver(Model& model, Optimizer& optimizer, const RunConfig& run, int64_t last_step)
-    : model_(model), optimizer_(optimizer), run_(run), last_step_(last_step) {}
+    : model_(model),
+      optimizer_(optimizer),
+      run_(run),
+      tokenizer_(hash_of_ids(run.data)),
+      last_step_(last_step) {}
 
 Saver::~Saver() {
   if (!writing_.valid()) return;
@@ -91,8 +97,11 @@ std::string Saver::begin(const TrainState& state) {
   } catch (const Error& error) {
     return and_then(said, failed(error.what()));
   }
-  const SavedState saved{
-      .train = state, .updates = optimizer_.updates(), .model = run_.model, .run = run_.to_toml()};
+  const SavedState saved{.train = state,
+                         .updates = optimizer_.updates(),
+                         .model = run_.model,
+                         .run = run_.to_toml(),
+                         .tokenizer = tokenizer_};
   std::packaged_task<void()> task([this, saved, ranges = std::move(ranges), folder = unfinished()] {
     const int64_t rank = model_.mesh().rank();
     DcpFileWriter writer(folder / fmt::format("__{}_0.distcp", rank));
@@ -100,7 +109,7 @@ std::string Saver::begin(const TrainState& state) {
     if (rank == 0) {
       const double lr = learning_rate(run_, saved.train.tokens, saved.train.step + 1);
       write_optimizer_facts(writer, model_, run_.optim, lr, saved.updates);
-      writer.object("dsv3.state", {"dsv3.state"}, PickleValue::of_text(saved.text()));
+      writer.object(kStateKey, {kStateKey}, PickleValue::of_text(saved.text()));
     }
     write_atomically(part_path(folder, rank), writer.finish().text());
   });

@@ -45,9 +45,10 @@ class Saver {
   Model& model_;
   Optimizer& optimizer_;
   const RunConfig& run_;
-  std::jthread thread_;        // with checkpoint.async
-  std::future<void> writing_;  // this rank's files; not valid: no checkpoint is under way
-  int64_t step_ = 0;           // of the checkpoint under way
+  const std::string tokenizer_;  // hash_of_ids()
+  std::jthread thread_;          // with checkpoint.async
+  std::future<void> writing_;    // this rank's files; not valid: no checkpoint is under way
+  int64_t step_ = 0;             // of the checkpoint under way
   int64_t last_step_ = 0;
   int64_t failures_ = 0;  // in a row
 };

@@ -11,13 +11,14 @@
 
 #include "dsv3/base/error.h"
 #include "dsv3/config/shares.h"
+#include "dsv3/convert/dcp_folder.h"
 #include "dsv3/convert/manifest.h"
 #include "dsv3/data/blend.h"
+#include "dsv3/data/prefix_info.h"
 
 namespace dsv3 {
 namespace {
 
-constexpr const char* kField = "dsv3.state";
 constexpr int64_t kVersion = 2;  // 1: without "data"
 
 // Where and how a run is executed: of these any may change without a word.
@@ -117,7 +118,7 @@ class Member {
     return members;
   }
   const Json& json() const { return json_; }
-  [[noreturn]] void refuse(const std::string& why) const { throw InputError(file_, kField, why); }
+  [[noreturn]] void refuse(const std::string& why) const { throw InputError(file_, kStateKey, why); }
 
  private:
   static constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
@@ -163,6 +164,7 @@ std::string SavedState::text() const {
   Json out = {{"version", kVersion},    {"step", train.step},       {"tokens", train.tokens},
               {"cursor", train.cursor}, {"skipped", train.skipped}, {"bad_in_a_row", train.bad_in_a_row},
               {"updates", updates},     {"model", model.to_json()}, {"run", run}};
+  if (!tokenizer.empty()) out["tokenizer"] = tokenizer;
   if (!train.data.walks.empty()) out["data"] = to_json(train.data);
   return out.dump();
 }
@@ -181,6 +183,7 @@ SavedState SavedState::parse(std::string_view text, std::string_view file) {
                    .updates = state.count("updates"),
                    .model = ModelConfig::from_json(state.at("model").json(), file),
                    .run = state.text("run")};
+  if (json.contains("tokenizer")) saved.tokenizer = state.text("tokenizer");
   if (json.contains("data")) saved.train.data = position_of(state.at("data"), saved.train.cursor);
   return saved;
 }
@@ -212,6 +215,16 @@ void require_same_model(const ModelConfig& saved, const ModelConfig& model, std:
         printable(checkpoint),
         "is of another model: " + printable(fmt::format("{}", fmt::join(differences, "; ")), 1000),
         "resume with the model that was trained, or take its weights alone by model.init");
+}
+
+void require_same_tokenizer(const std::string& saved, const DataConfig& data, std::string_view checkpoint) {
+  const std::string here = hash_of_ids(data);
+  if (!saved.empty() && !here.empty() && saved != here)
+    throw UsageError(
+        "data.train",
+        fmt::format("was prepared with another tokenizer than {} was trained with: {} here, {} there",
+                    printable(checkpoint, 400), printable(here, 64), printable(saved, 64)),
+        "prepare it with that one, or take the weights alone by model.init");
 }
 
 std::vector<std::string> require_init_model(const std::filesystem::path& folder, const RunConfig& run) {

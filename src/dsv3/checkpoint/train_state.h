@@ -27,7 +27,8 @@ struct SavedState {
   TrainState train;
   int64_t updates = 0;
   ModelConfig model;
-  std::string run;  // run.toml
+  std::string run;             // run.toml
+  std::string tokenizer = {};  // hash_of_ids(); empty: nobody said
 
   std::string text() const;
   // InputError{file, field} when it is no such text, a count is negative, or a source has given more samples
@@ -42,6 +43,9 @@ std::vector<std::string> changed_keys(const std::string& saved_run, const RunCon
 
 // UsageError that lists the fields in which the models differ.
 void require_same_model(const ModelConfig& saved, const ModelConfig& model, std::string_view checkpoint);
+
+// UsageError when ids mean other texts than in training: both hashes are known and differ.
+void require_same_tokenizer(const std::string& saved, const DataConfig& data, std::string_view checkpoint);
 
 // Whether the weights of a model.init folder are of the run's model, by the folder's config.json, if it holds
 // one. UsageError that lists the fields in which the forward computation differs. Those of them that the run

@@ -20,9 +20,12 @@ namespace {
 
 constexpr uint64_t kMaxCompanion = 64u << 20;
 
-void check_target(const fs::path& source, const fs::path& target) {
-  if (target.empty()) throw UsageError("the folder to write", "has no name", "name a new folder");
+void check_paths(const fs::path& source, const fs::path& target) {
   std::error_code error;
+  if (!fs::is_directory(source, error))
+    throw UsageError(printable(source.string(), 400), "is no folder",
+                     "name the folder that holds the checkpoint");
+  if (target.empty()) throw UsageError("the folder to write", "has no name", "name a new folder");
   const fs::path from = fs::weakly_canonical(source, error);
   fs::path to = fs::weakly_canonical(target, error);
   if (!to.has_filename()) to = to.parent_path();
@@ -56,8 +59,22 @@ std::string identity_of(const fs::path& source, const ModelConfig& config, const
       .dump();
 }
 
-// Tokenizer and generation settings travel along; weights, indexes and what is hidden do not, nor does what
-// is too large or what a link leads to outside of the folder. Returns a sentence for each of the latter.
+// Tokenizer, its code, generation settings and licences travel along; weights, what describes them and what
+// is hidden are of the source alone.
+bool is_of_source(const std::string& name) {
+  const std::string type = fs::path(name).extension().string();
+  return name.starts_with(".") || name == "config.json" || name == kManifestName ||
+         name.ends_with(".index.json") || type == ".safetensors" || type == ".distcp";
+}
+
+bool is_companion(const std::string& name) {
+  constexpr std::string_view kTypes[] = {".json", ".txt", ".model", ".tiktoken", ".jinja", ".md", ".py"};
+  const std::string type = fs::path(name).extension().string();
+  return std::ranges::find(kTypes, type) != std::end(kTypes) || name.starts_with("LICENSE");
+}
+
+// Returns a sentence for each file that is neither of the source alone nor carried over: it is too large, a
+// link leads to it outside of the folder, or nobody knows what it is for.
 std::vector<std::string> copy_companions(const fs::path& source, const fs::path& folder) {
   std::vector<std::string> left_out;
   std::error_code error;
@@ -66,13 +83,12 @@ std::vector<std::string> copy_companions(const fs::path& source, const fs::path&
   if (fs::exists(source / kConversionName)) check_listed_file(manifest, source, kConversionName);
   for (const auto& entry : fs::directory_iterator(source)) {
     const std::string name = entry.path().filename().string();
-    const std::string type = entry.path().extension().string();
-    const bool small_text =
-        type == ".json" || type == ".txt" || type == ".model" || type == ".jinja" || type == ".md";
-    if (!small_text || name.starts_with(".") || name == "config.json" || name == kManifestName ||
-        name.ends_with(".index.json") || fs::is_directory(entry.path(), error))
-      continue;
-    if (!lies_in_folder(source, name)) {
+    if (is_of_source(name)) continue;
+    if (fs::is_directory(entry.path(), error)) {
+      left_out.push_back(printable(entry.path().string(), 400) + " is a folder");
+    } else if (!is_companion(name)) {
+      left_out.push_back(printable(entry.path().string(), 400) + " is of no kind that a model needs");
+    } else if (!lies_in_folder(source, name)) {
       left_out.push_back(printable(entry.path().string(), 400) + " is a link to no file of the folder");
     } else if (entry.is_regular_file() && entry.file_size() > kMaxCompanion) {
       left_out.push_back(fmt::format("{} has {} bytes, at most {} are carried over",
@@ -91,7 +107,7 @@ std::vector<std::string> copy_companions(const fs::path& source, const fs::path&
 ConvertSummary convert(const fs::path& path, const fs::path& target, const ConvertOptions& options,
                        const ConvertProgress& progress) {
   const fs::path folder = checkpoint_folder(path);
-  check_target(folder, target);
+  check_paths(folder, target);
   const ConvertSource source(folder, options);
   const auto dtype_of = [&](const ParamSpec& spec) {
     return options.dtype ? hf_stored_dtype(spec, *options.dtype) : source.dtype(spec);
@@ -111,7 +127,10 @@ ConvertSummary convert(const fs::path& path, const fs::path& target, const Conve
   }
   summary.files = static_cast<int64_t>(files.size());
   for (const OutputFile& file : files) summary.bytes += file.bytes;
-  if (options.dry_run) return summary;
+  if (options.dry_run) {
+    require_new(target);
+    return summary;
+  }
 
   const std::string identity = identity_of(folder, source.config(), options);
   // A part that is started again, after the others had all they needed of it.

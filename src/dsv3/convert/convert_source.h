@@ -24,6 +24,7 @@ class ConvertSource {
   const ParamTable& table() const { return table_; }
   int64_t missing_mtp() const { return missing_mtp_; }
   DType dtype(const ParamSpec& spec) const { return weights_->dtype(origin_.at(spec.name)); }  // as stored
+  const std::string& file() const { return weights_->file(); }                                 // for messages
   // Elements [begin, begin + count) of a parameter of table(), in dtype; out gets their size. Safe from
   // several threads.
   void read(const ParamSpec& spec, int64_t begin, int64_t count, DType dtype,

@@ -1,3 +1,9 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "dsv3/base/error.h"
 #include "dsv3/convert/convert_output.h"
 #include "dsv3/convert/fp8.h"
 #include "dsv3/convert/hf_writer.h"
@@ -20,6 +26,12 @@ void read_piece(const ConvertSource& source, const HfPiece& piece, HfBytes& out)
   if (source.read_fp8(*item.spec, begin, out.bytes, out.scales)) return;
   std::vector<float> values(out.bytes.size());
   source.read(*item.spec, begin, values);
+  const auto lost = std::ranges::find_if_not(values, [](float value) { return std::isfinite(value); });
+  if (lost != values.end())
+    throw InputError(source.file(), item.name,
+                     fmt::format("element {} is {}, which block FP8 cannot say",
+                                 piece.begin + (lost - values.begin()), *lost),
+                     "keep it in BF16 or F32");
   out = encode_piece(piece, values);
 }
 

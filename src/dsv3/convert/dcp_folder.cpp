@@ -127,6 +127,20 @@ std::optional<PickleValue> DcpFolder::object(std::string_view key) const {
   return read_torch_object(open(object.file), object.offset, object.length, object.key);
 }
 
+std::vector<std::string> DcpFolder::object_keys() const {
+  std::vector<std::string> keys;
+  for (const auto& [key, where] : objects_) keys.push_back(key);
+  return keys;
+}
+
+std::optional<std::string> DcpFolder::object_bytes(std::string_view key) const {
+  const auto it = objects_.find(key);
+  if (it == objects_.end()) return std::nullopt;
+  std::string bytes(it->second->length, '\0');
+  open(it->second->file).read(std::as_writable_bytes(std::span(bytes)), it->second->offset);
+  return bytes;
+}
+
 void DcpFolder::check_objects_and_files() const {
   for (const auto& [key, where] : objects_) {
     const StoredZip zip(open(where->file), where->offset, where->length, key);

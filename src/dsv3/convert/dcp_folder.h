@@ -18,6 +18,9 @@
 
 namespace dsv3 {
 
+// The key of a run's state (checkpoint/train_state.h).
+inline constexpr const char* kStateKey = "dsv3.state";
+
 class DcpFolder : public TensorStore {
  public:
   // Reads `.metadata` (whose chunks cover each tensor just once) and manifest.json. InputError: either is
@@ -36,6 +39,10 @@ class DcpFolder : public TensorStore {
   void read_transposed(const StoredTensor& matrix, const MatrixBlock& block, std::span<std::byte> out) const;
   // The Python object of a key; nothing when there is no such key.
   std::optional<PickleValue> object(std::string_view key) const;
+  std::vector<std::string> object_keys() const;
+  bool has_object(std::string_view key) const { return objects_.contains(key); }
+  // Its archive as it is stored; nothing when there is no such key.
+  std::optional<std::string> object_bytes(std::string_view key) const;
   // Checks the bytes of every object, whatever its class, and every file of the manifest that holds no
   // tensor.
   void check_objects_and_files() const;

@@ -10,6 +10,7 @@
 
 #include "dsv3/base/error.h"
 #include "dsv3/convert/checkpoint.h"
+#include "dsv3/convert/dcp_folder.h"
 #include "dsv3/convert/model_weights.h"
 
 namespace dsv3 {
@@ -125,11 +126,10 @@ std::unique_ptr<ModelPair> as_one_model(const fs::path& left, const fs::path& ri
   }
 }
 
-std::vector<TensorDifference> diff_models(const ModelPair& pair, const fs::path& left,
-                                          const fs::path& right) {
+std::vector<Difference> diff_models(const ModelPair& pair, const fs::path& left, const fs::path& right) {
   pair.left.check_copies(pair.config);
   pair.right.check_copies(pair.config);
-  std::vector<TensorDifference> differences;
+  std::vector<Difference> differences;
   for (const ParamSpec& spec : pair.table.params) {
     const bool in_left = pair.left.has(spec), in_right = pair.right.has(spec);
     std::string what;
@@ -143,8 +143,8 @@ std::vector<TensorDifference> diff_models(const ModelPair& pair, const fs::path&
   return differences;
 }
 
-std::vector<TensorDifference> diff_names(const Checkpoint& a, const Checkpoint& b) {
-  std::vector<TensorDifference> differences;
+std::vector<Difference> diff_names(const Checkpoint& a, const Checkpoint& b) {
+  std::vector<Difference> differences;
   for (const auto& [name, tensor] : a.store().tensors()) {
     const StoredTensor* other = b.store().find(name);
     const std::string what = other == nullptr
@@ -157,13 +157,71 @@ std::vector<TensorDifference> diff_names(const Checkpoint& a, const Checkpoint& 
   return differences;
 }
 
+// Members of dsv3.state that say where a run stands.
+constexpr const char* kPosition[] = {"step", "tokens", "cursor", "skipped", "bad_in_a_row", "updates"};
+
+// Plain values by value. budget: nodes that may still be looked at, since a tree may hold one at many places.
+bool are_equal(const PickleValue& x, const PickleValue& y, int64_t& budget) {
+  if (--budget < 0 || x.kind() != y.kind()) return false;
+  switch (x.kind()) {
+    case PickleKind::none:
+      return true;
+    case PickleKind::boolean:
+      return x.boolean() == y.boolean();
+    case PickleKind::integer:
+      return x.integer() == y.integer();
+    case PickleKind::real:
+      return std::bit_cast<uint64_t>(x.real()) == std::bit_cast<uint64_t>(y.real());
+    case PickleKind::text:
+    case PickleKind::bytes:
+      return x.text() == y.text();
+    case PickleKind::tuple:
+    case PickleKind::list:
+    case PickleKind::dict:
+      return std::ranges::equal(x.items(), y.items(), [&](const PickleValue& a, const PickleValue& b) {
+        return are_equal(a, b, budget);
+      });
+    default:
+      return false;
+  }
+}
+
+// By their bytes, which another writer makes otherwise, then by their values, if they are plain.
+bool are_objects_equal(const DcpFolder& a, const DcpFolder& b, const std::string& key) {
+  if (a.object_bytes(key) == b.object_bytes(key)) return true;
+  try {
+    int64_t budget = 1 << 20;
+    return are_equal(*a.object(key), *b.object(key), budget);
+  } catch (const InputError&) {  // of a class
+    return false;
+  }
+}
+
+void diff_objects(const Checkpoint& a, const Checkpoint& b, std::vector<Difference>& differences) {
+  const auto* left = dynamic_cast<const DcpFolder*>(&a.store());
+  const auto* right = dynamic_cast<const DcpFolder*>(&b.store());
+  if (left == nullptr || right == nullptr) return;
+  const auto there = a.state(), here = b.state();
+  for (const std::string& key : left->object_keys()) {
+    if (!right->has_object(key) || are_objects_equal(*left, *right, key)) continue;
+    if (key != kStateKey || !there || !here) {
+      differences.push_back({key, "is another object"});
+      continue;
+    }
+    for (const char* member : kPosition) {
+      const Json x = there->value(member, Json()), y = here->value(member, Json());
+      if (x != y) differences.push_back({key, fmt::format("{} {} and {}", member, x.dump(), y.dump())});
+    }
+  }
+}
+
 }  // namespace
 
-std::vector<TensorDifference> diff_checkpoints(const fs::path& left, const fs::path& right) {
-  const Checkpoint a(left), b(right);
+std::vector<Difference> diff_checkpoints(const Checkpoint& a, const Checkpoint& b) {
   const auto pair = a.format() != b.format() ? as_one_model(a.path(), b.path()) : nullptr;
   auto differences = pair ? diff_models(*pair, a.path(), b.path()) : diff_names(a, b);
-  std::ranges::sort(differences, {}, &TensorDifference::name);
+  diff_objects(a, b, differences);
+  std::ranges::stable_sort(differences, {}, &Difference::name);
   return differences;
 }
 

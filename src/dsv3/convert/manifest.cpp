@@ -43,6 +43,12 @@ bool has_manifest(const std::filesystem::path& folder) {
          std::filesystem::file_type::not_found;
 }
 
+void require_manifest(const std::filesystem::path& folder) {
+  if (!has_manifest(folder))
+    throw InputError(folder.string(), kManifestName, "is missing: its bytes are unverified",
+                     "name this folder itself to take it all the same");
+}
+
 FileHashes hash_file(const std::filesystem::path& path) { return hash_file(path, {}); }
 
 FileHashes hash_file(const std::filesystem::path& path, const FileHashes& tail) {
@@ -111,7 +117,11 @@ void check_listed_file(const std::optional<Manifest>& manifest, const std::files
   if (!manifest) return;
   const auto listed = manifest->files.find(name);
   if (listed != manifest->files.end() && hash_file(folder / name) != listed->second)
-    throw InputError((folder / name).string(), "", std::string("differs from ") + kManifestName);
+    throw InputError(
+        (folder / name).string(), "", std::string("differs from ") + kManifestName,
+        name == "config.json"
+            ? "where it was edited on purpose, name the edited copy of another folder by --config"
+            : "");
 }
 
 }  // namespace dsv3

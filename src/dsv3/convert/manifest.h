@@ -62,6 +62,9 @@ FileHashes hash_file(const std::filesystem::path& path, const FileHashes& tail);
 
 // Whether the folder has one; what it says, and whether it can be read, is another question.
 bool has_manifest(const std::filesystem::path& folder);
+// InputError when it has none: of a run's checkpoint, whose writer made one, nobody can say whether it is
+// what was saved.
+void require_manifest(const std::filesystem::path& folder);
 
 struct Manifest {
   std::map<std::string, FileHashes> files;  // by plain file name

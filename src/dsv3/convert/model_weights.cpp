@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <cstring>
 #include <optional>
 #include <stdexcept>
@@ -46,6 +47,18 @@ std::vector<SharedCopy> copies_of(const ModelConfig& config) {
   std::vector<SharedCopy> copies = mtp_shared_copies(config);
   if (config.tie_word_embeddings) copies.push_back({"lm_head.weight", "model.embed_tokens.weight"});
   return copies;
+}
+
+void require_f16(const std::string& file, const StoredTensor& tensor, int64_t begin,
+                 std::span<const float> values) {
+  constexpr float kInfinite = 65520;  // the first that is rounded to infinity
+  const auto beyond = std::ranges::find_if(
+      values, [](float value) { return std::isfinite(value) && std::abs(value) >= kInfinite; });
+  if (beyond != values.end())
+    throw InputError(
+        file, tensor.name,
+        fmt::format("element {} is {}, F16 ends at 65504", begin + (beyond - values.begin()), *beyond),
+        "keep it in BF16 or F32");
 }
 
 }  // namespace
@@ -243,6 +256,7 @@ void ModelWeights::read_bytes(const ParamSpec& spec, int64_t begin, DType dtype,
                     }
                     std::vector<float> values(count);
                     store_->read(tensor, first, values);
+                    if (dtype == DType::f16) require_f16(store_->file(), tensor, first, values);
                     encode(values, dtype, bytes);
                   });
 }

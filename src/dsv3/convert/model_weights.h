@@ -38,6 +38,7 @@ class ModelWeights {
   ModelWeights(std::unique_ptr<TensorStore> store, const ModelConfig& config, bool only_model,
                bool compare_copies = true);
 
+  const std::string& file() const { return store_->file(); }  // TensorStore's
   // MTP depths k (1 …) that the weights lack, ascending.
   const std::vector<int64_t>& missing_mtp() const { return missing_mtp_; }
   // As stored, FP8 as BF16, which it becomes when it is read; where a parameter's tensors differ, F32. bf16
@@ -54,6 +55,7 @@ class ModelWeights {
   void read(const ParamSpec& spec, int64_t begin, std::span<float> out) const;
   void read(const ParamSpec& spec, int64_t begin, std::span<double> out) const;
   // The same in `dtype` (F64, F32, F16, BF16): copied where it is stored so, else rounded to nearest.
+  // InputError: a finite value that F16 would make infinite.
   void read_bytes(const ParamSpec& spec, int64_t begin, DType dtype, std::span<std::byte> out) const;
   // Codes and scales as they are stored (convert/fp8.h) of whole rows of blocks of one tensor in F8_E4M3:
   // elements from the first of a row of blocks on. False where they are stored otherwise: nothing is read.

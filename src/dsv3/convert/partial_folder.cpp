@@ -68,6 +68,11 @@ bool is_result_of(const fs::path& target, const std::string& identity) {
          read_text(path, expected.size()) == expected;
 }
 
+void require_new(const fs::path& target) {
+  const fs::path path = without_slash(target);
+  if (is_there(path)) throw UsageError(printable(path.string(), 400), "exists already", "name a new folder");
+}
+
 PartialFolder::PartialFolder(const fs::path& target, const std::string& identity)
     : target_(without_slash(target)),
       path_(target_.string() + ".partial"),
@@ -77,7 +82,7 @@ PartialFolder::PartialFolder(const fs::path& target, const std::string& identity
     if (!is_there(target_)) return;
     std::error_code ignored;
     if (!is_there(path_)) fs::remove_all(work_, ignored);  // of the conversion whose result got its name
-    throw UsageError(printable(target_.string(), 400), "exists already", "name a new folder");
+    require_new(target_);
   };
   throw_if_there();
   create_folders(work_);

@@ -18,6 +18,9 @@ inline constexpr const char* kConversionName = ".conversion";
 // Whether target is the whole result of a conversion of this identity.
 bool is_result_of(const std::filesystem::path& target, const std::string& identity);
 
+// UsageError when target exists.
+void require_new(const std::filesystem::path& target);
+
 class PartialFolder {
  public:
   // Creates it, or goes on with one of the same identity (what is converted into what; any text). UsageError:

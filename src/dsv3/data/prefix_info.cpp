@@ -61,6 +61,13 @@ void require_one_tokenizer(const DataConfig& data) {
       require(source.path + ".json", read_prefix_info(source.path).tokenizer_hash);
 }
 
+std::string hash_of_ids(const DataConfig& data) {
+  if (!data.tokenizer.empty()) return tokenizer_hash(data.tokenizer);
+  for (const DataSource& source : data.train)
+    if (const auto hash = read_prefix_info(source.path).tokenizer_hash) return *hash;
+  return "";
+}
+
 std::string unnamed_tokenizer(const DataConfig& data) {
   if (!data.tokenizer.empty()) return "";
   for (const DataSource& source : data.train) {

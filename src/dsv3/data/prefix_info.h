@@ -23,6 +23,9 @@ PrefixInfo read_prefix_info(const std::filesystem::path& prefix);
 // Ids mean the same in all files of data.train and data.valid, and in data.tokenizer if one is named: where
 // PREFIX.json says a tokenizer_hash, it is the same. InputError naming both, or what tokenizer_hash() throws.
 void require_one_tokenizer(const DataConfig& data);
+// The hash of the tokenizer that a run's ids are of: of data.tokenizer, else of the first PREFIX.json of
+// data.train that says one; empty when nobody does.
+std::string hash_of_ids(const DataConfig& data);
 // What a person should hear when training files were made with a tokenizer.json and data.tokenizer names
 // none, so that no checkpoint and no hf/ has one; else empty.
 std::string unnamed_tokenizer(const DataConfig& data);

@@ -118,7 +118,11 @@ class MetadataReader {
       const Storage &a = storage_[i - 1], &b = storage_[i];
       if (a.file == b.file && a.offset + a.length > b.offset) {
         fail(*b.key,
-             fmt::format("bytes {} + {} of {} are also those of {}", b.offset, b.length, b.file, *a.key));
+             fmt::format(
+                 "bytes {} + {} of {} are also those of {}{}", b.offset, b.length, b.file, *a.key,
+                 a.offset == 0 && b.offset == 0
+                     ? " (written as SerializationFormat.SAFETENSORS? only torch.save's items are read)"
+                     : ""));
       }
     }
     std::ranges::sort(storage_, {}, &Storage::index);

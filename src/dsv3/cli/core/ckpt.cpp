@@ -103,8 +103,8 @@ int verify(const std::filesystem::path& path, bool json) {
 }
 
 int diff(const std::filesystem::path& left, const std::filesystem::path& right, bool json) {
-  const std::vector<TensorDifference> differences = diff_checkpoints(left, right);
-  for (const TensorDifference& difference : differences) {
+  const std::vector<Difference> differences = diff_checkpoints(open(left), open(right));
+  for (const Difference& difference : differences) {
     if (json) {
       print_json({{"name", difference.name}, {"what", difference.what}});
     } else {
@@ -133,7 +133,7 @@ int ckpt_command(std::vector<std::string> args) {
   const CLI::App* ls = add("ls", "one row a tensor: dtype, shape, name");
   const CLI::App* shown = add("show", "format, size, dtypes, and where the run stood");
   const CLI::App* verified = add("verify", "reads and checks every byte; exit 3 when one is wrong");
-  add("diff", "tensors that differ; exit 1 when there are some")
+  add("diff", "what differs: tensors, and where the run stood; exit 1 when something does")
       ->add_option("OTHER", other, "what it is compared with")
       ->required();
   if (!parse_args(app, args)) return 0;

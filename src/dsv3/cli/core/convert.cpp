@@ -74,12 +74,15 @@ void parse_part(const std::string& text, ConvertOptions& options) {
 }
 
 int run(const std::string& source, const std::string& target, const ConvertOptions& options, bool json) {
-  if (const std::string text = passed_by(source, checkpoint_folder(source)); !text.empty())
+  // Of a run nothing is written that would have to be taken back.
+  const std::filesystem::path folder =
+      options.dry_run ? checkpoint_folder(source) : valid_checkpoint_folder(source);
+  if (const std::string text = passed_by(source, folder); !text.empty())
     fmt::print(stderr, "dsv3: warning: {}\n", text);
   ConvertSummary summary;
   {
     ProgressLine progress;
-    summary = convert(source, target, options, [&](uint64_t done, uint64_t total) { progress(done, total); });
+    summary = convert(folder, target, options, [&](uint64_t done, uint64_t total) { progress(done, total); });
   }
   if (summary.missing_mtp > 0)
     fmt::print(stderr,

@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <optional>
 
 #include "dsv3/base/error.h"
 #include "dsv3/cli/command.h"
@@ -39,22 +40,19 @@ void require_obeyed(const std::vector<std::string>& flags, const std::vector<std
   }
 }
 
-std::filesystem::path model_folder(const std::filesystem::path& path, const std::string& flag) {
+void require_folder(const std::filesystem::path& path, const std::string& flag) {
   std::error_code error;
   if (!std::filesystem::is_directory(path, error))
     throw UsageError(flag, printable(path.string(), 400) + ": no such folder");
-  const std::filesystem::path folder = checkpoint_folder(path);
-  if (const std::string text = passed_by(path, folder); !text.empty())
-    fmt::print(stderr, "dsv3: warning: {}\n", text);
-  return folder;
 }
 
-LoadedModel load_model(const ModelFlags& model, std::vector<std::string> flags, bool gradients,
-                       const std::string& dtype) {
-  require_obeyed(flags, model.keys);
-  if (!dtype.empty()) flags.push_back("train.dtype=" + dtype);
+namespace {
+
+// Of the folder of the weights themselves. The mesh of the first call is that of all.
+LoadedModel load_from(const std::filesystem::path& folder, const ModelFlags& model,
+                      const std::vector<std::string>& flags, bool gradients, std::optional<Mesh>& mesh) {
   LoadedModel loaded;
-  loaded.folder = model_folder(model.folder);
+  loaded.folder = folder;
   const bool has_config = std::filesystem::exists(loaded.folder / "config.json");
   if (model.config.empty() && !has_config && is_dcp_folder(loaded.folder))
     throw UsageError("--config", printable(loaded.folder.string(), 400) + " holds no config.json",
@@ -73,13 +71,32 @@ LoadedModel load_model(const ModelFlags& model, std::vector<std::string> flags, 
   set_determinism(loaded.run.train.deterministic);
   ExecOptions exec = ExecOptions::from(loaded.run);
   if (!gradients) exec.freeze = {"*"};
-  const Mesh mesh = Mesh::create(loaded.run.parallel, exec.device);
-  speak_on_rank_zero(mesh);
-  if (!missing.empty() && mesh.rank() == 0)
+  if (!mesh) speak_on_rank_zero(mesh.emplace(Mesh::create(loaded.run.parallel, exec.device)));
+  if (!missing.empty() && mesh->rank() == 0)
     fmt::print(stderr, "dsv3: warning: {}: the weights hold no MTP module of depth {}: left out\n",
                loaded.folder.string(), missing.front());
-  loaded.model = std::make_unique<Model>(loaded.run.model, mesh, exec);
+  loaded.model = std::make_unique<Model>(loaded.run.model, *mesh, exec);
   loaded.model->load(loaded.folder);
+  return loaded;
+}
+
+}  // namespace
+
+LoadedModel load_model(const ModelFlags& model, std::vector<std::string> flags, bool gradients,
+                       const std::string& dtype) {
+  require_obeyed(flags, model.keys);
+  if (!dtype.empty()) flags.push_back("train.dtype=" + dtype);
+  require_folder(model.folder, "--model");
+  LoadedModel loaded;
+  std::optional<Mesh> mesh;
+  with_valid_weights(
+      model.folder,
+      [&](const std::string& text) {
+        if (!mesh || mesh->rank() == 0) fmt::print(stderr, "dsv3: warning: {}\n", text);
+      },
+      [&](const std::filesystem::path& folder) {
+        loaded = load_from(folder, model, flags, gradients, mesh);
+      });
   return loaded;
 }
 

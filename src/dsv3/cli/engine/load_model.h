@@ -16,7 +16,7 @@ namespace dsv3 {
 
 // --model and --config of a command.
 struct ModelFlags {
-  // Hugging Face folder, DCP folder, or run: its newest checkpoint that opens, else hf/
+  // Hugging Face folder, DCP folder, or run: its newest valid checkpoint, else hf/
   std::string folder = {};
   std::string config = {};        // config.json of a DCP folder that holds none
   std::vector<std::string> keys;  // keys of a run, or "section.", that the command obeys
@@ -25,8 +25,8 @@ struct ModelFlags {
 // UsageError for a run flag ("section.key=value") that is none of the keys which a command obeys; "parallel."
 // stands for a section.
 void require_obeyed(const std::vector<std::string>& flags, const std::vector<std::string>& keys);
-// The folder of the weights themselves. UsageError naming the flag when nothing is there.
-std::filesystem::path model_folder(const std::filesystem::path& path, const std::string& flag = "--model");
+// UsageError naming the flag when there is no folder.
+void require_folder(const std::filesystem::path& path, const std::string& flag);
 
 struct LoadedModel {
   std::filesystem::path folder;

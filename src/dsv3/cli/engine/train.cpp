@@ -18,6 +18,7 @@
 #include "dsv3/cli/engine/run_folder.h"
 #include "dsv3/cli/engine/run_log.h"
 #include "dsv3/comm/agreement.h"
+#include "dsv3/convert/checkpoint.h"
 #include "dsv3/convert/run_folder.h"
 #include "dsv3/data/prefix_info.h"
 #include "dsv3/train/trainer.h"
@@ -67,14 +68,17 @@ std::string in_words(int64_t count) {
 void initialise(Model& model, const RunConfig& run, RunLog& log) {
   model.initialise(run.train.seed);
   if (run.model_init.empty()) return;
-  const std::filesystem::path folder = model_folder(run.model_init, "model.init");
-  on_all_ranks(model.mesh(), [&] {
-    for (const std::string& change : require_init_model(folder, run))
-      log.warn("warning: the run's model is not that of model.init: " + change);
+  require_folder(run.model_init, "model.init");
+  const auto warn = [&](const std::string& text) { log.warn("warning: " + text); };
+  with_valid_weights(run.model_init, warn, [&](const std::filesystem::path& folder) {
+    on_all_ranks(model.mesh(), [&] {
+      for (const std::string& change : require_init_model(folder, run))
+        warn("the run's model is not that of model.init: " + change);
+    });
+    const std::vector<int64_t> missing = model.load(folder, run.mtp.init_missing);
+    log.say(fmt::format("weights from {}, fresh optimizer{}", folder.string(),
+                        missing.empty() ? "" : fmt::format(", {} MTP modules initialised", missing.size())));
   });
-  const std::vector<int64_t> missing = model.load(folder, run.mtp.init_missing);
-  log.say(fmt::format("weights from {}, fresh optimizer{}", folder.string(),
-                      missing.empty() ? "" : fmt::format(", {} MTP modules initialised", missing.size())));
 }
 
 std::vector<std::string> lines_of(const std::string& text) {
