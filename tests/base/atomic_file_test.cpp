@@ -13,13 +13,20 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <filesystem>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "dsv3/base/file.h"
 #include "support/files.h"
 
 namespace {
 
-int wait_error = 0;              // errno of a sync_file_range that waits, 0: the system's own
+int sync_error = 0;  // errno of a sync_file_range with any of sync_flags, 0: the system's own
+unsigned sync_flags = 0;
 std::vector<std::string> calls;  // of fsync and rename, in order
 
 std::string name_of(const std::filesystem::path& path) {  // without the number of the process
@@ -40,8 +47,8 @@ extern "C" int rename(const char* from, const char* to) noexcept {
   return static_cast<int>(::syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0));
 }
 extern "C" int sync_file_range(int fd, off_t offset, off_t count, unsigned flags) {
-  if (wait_error != 0 && (flags & SYNC_FILE_RANGE_WAIT_AFTER) != 0) {
-    errno = wait_error;
+  if (sync_error != 0 && (flags & sync_flags) != 0) {
+    errno = sync_error;
     return -1;
   }
   return static_cast<int>(::syscall(SYS_sync_file_range, fd, offset, count, flags));
@@ -202,21 +209,22 @@ TEST(AtomicFile, ALongFileLeavesTheMemoryWhileItIsWritten) {
 
 TEST(AtomicFile, WhatTheDiskRefusesBehindAWriteIsAnError) {
   TempDir dir;
-  for (const int error : {EIO, ENOSPC}) {
-    wait_error = error;
+  for (const auto& [error, flags] :
+       {std::pair(EIO, SYNC_FILE_RANGE_WAIT_AFTER), {ENOSPC, SYNC_FILE_RANGE_WRITE}}) {
+    sync_error = error, sync_flags = flags;
     expect_error(ExitCode::failed, {"/a: writing: ", std::strerror(error)}, [&] {
       AtomicFile file(dir / "a");
       write_long(file);
-      wait_error = 0;
+      sync_error = 0;
       file.commit();
     });
     EXPECT_EQ(count_files(dir.path()), 0u);
   }
-  wait_error = ENOSYS;  // this file system cannot say
+  sync_error = ENOSYS;  // this file system cannot say
   AtomicFile file(dir / "a");
   write_long(file);
   file.commit();
-  wait_error = 0;
+  sync_error = 0;
   EXPECT_EQ(InputFile(dir / "a").size(), 192u << 20);
 }
 

@@ -8,6 +8,7 @@
 
 #include "checkpoint/calls.h"
 #include "checkpoint/two_checkpoints.h"
+#include "dsv3/convert/checkpoint.h"
 #include "support/ranks.h"
 
 namespace dsv3 {
@@ -139,6 +140,19 @@ TEST_F(NotLookedAt, AnErrorOfRankZeroIsThatOfAll) {
       EXPECT_EQ(error.code(), ExitCode::failed) << error.what();
       EXPECT_NE(std::string(error.what()).find("checkpoints"), std::string::npos) << error.what();
     }
+  });
+}
+
+// A checkpoint gets its name between the looks of two ranks.
+TEST(AgreedSteps, AreWhatRankZeroSees) {
+  test::run_ranks({1, 2, 1}, [&](const Mesh& mesh) {
+    const std::vector<int64_t> seen =
+        mesh.rank() == 0 ? std::vector<int64_t>{6, 3, kBeside} : std::vector<int64_t>{9};
+    EXPECT_EQ(agreed_steps(mesh, [&] { return seen; }), (std::vector<int64_t>{6, 3, kBeside}));
+    EXPECT_EQ(agreed_steps(mesh, [] { return std::vector<int64_t>(); }), std::vector<int64_t>());
+    test::expect_error(ExitCode::usage, {"there: no such"}, [&] {
+      agreed_steps(mesh, []() -> std::vector<int64_t> { throw UsageError("there", "no such"); });
+    });
   });
 }
 

@@ -259,7 +259,7 @@ TEST_F(Convert, DryRunWritesNothing) {
   });
 }
 
-// What the other dtype cannot say is no silent infinity or NaN.
+// A number is no silent infinity in FP16, nor NaN in FP8.
 TEST_F(Convert, ValuesThatANarrowDtypeLosesAreRefused) {
   const fs::path from = hf("hf", small_config(), DType::f32);
   const std::string name = "model.layers.0.mlp.down_proj.weight";

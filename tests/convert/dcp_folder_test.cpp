@@ -116,10 +116,22 @@ TEST_F(DcpSource, ObjectsAreComparedByValue) {
   EXPECT_EQ(told(a, write("later", list(0.5), R"({"step": 5, "cursor": 9, "run": "here"})")),
             "dsv3.state: step 4 and 5\ndsv3.state: cursor 8 and 9\n");
   EXPECT_EQ(told(a, write("other", list(0.25), R"({"step": 4, "cursor": 8})")), "extra: is another object\n");
+  // An OrderedDict is a dict: other bytes, the same value.
+  EXPECT_EQ(told(write("dict", PickleValue::of_dict({}), "{}"),
+                 write("ordered", PickleValue::of_call("collections OrderedDict", {}), "{}")),
+            "");
   const PickleValue device = PickleValue::of_call("torch device", {PickleValue::of_text("cpu")});
   const Checkpoint b = write("class", device, "{}");
   EXPECT_EQ(told(b, write("same", device, "{}")), "");
   EXPECT_EQ(told(b, write("none", list(0.5), "{}")), "extra: is another object\n");
+  // Damage is not another object.
+  fs::remove(dir / "class/manifest.json");
+  fs::remove(dir / "none/manifest.json");
+  std::string bytes = bytes_of(dir / "class/__0_0.distcp");
+  bytes[bytes.rfind("cpu")] ^= 1;
+  test::write_file(dir / "class/__0_0.distcp", bytes);
+  test::expect_input_error({"class/__0_0.distcp: extra", "CRC"},
+                           [&] { told(Checkpoint(dir / "class"), Checkpoint(dir / "none")); });
 }
 
 TEST_F(DcpSource, Row71And72AShardOfAnotherRunAndAMissingOne) {

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <stdexcept>
 #include <utility>
 
@@ -78,20 +79,20 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
 }
 
 void AtomicFile::write_behind() {
+  // No hint: the kernel reports an error of the disk once, so fsync would not see this one again. A file
+  // system without the call keeps its pages.
   const auto sync_range = [this](uint64_t begin, uint64_t end, unsigned flags) {
-    return retry([&] {
-             return ::sync_file_range(fd_, static_cast<off_t>(begin), static_cast<off_t>(end - begin), flags);
-           }) == 0;
+    const auto call = [&] {
+      return ::sync_file_range(fd_, static_cast<off_t>(begin), static_cast<off_t>(end - begin), flags);
+    };
+    if (retry(call) != 0 && errno != ENOSYS && errno != EINVAL && errno != ESPIPE)
+      throw RunError(printable(path_.string()), "writing: " + errno_text());
   };
-  sync_range(started_, size_, SYNC_FILE_RANGE_WRITE);  // a hint: what fails shows in fsync
+  sync_range(started_, size_, SYNC_FILE_RANGE_WRITE);
   started_ = size_;
   if (started_ < dropped_ + kInMemory + kStretch) return;
   const uint64_t end = started_ - kInMemory;
-  constexpr unsigned kWait = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
-  // No hint: the kernel reports an error of the disk once, so fsync would not see this one again. A file
-  // system without the call keeps its pages.
-  if (!sync_range(dropped_, end, kWait) && errno != ENOSYS && errno != EINVAL && errno != ESPIPE)
-    throw RunError(printable(path_.string()), "writing: " + errno_text());
+  sync_range(dropped_, end, SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
   ::posix_fadvise(fd_, static_cast<off_t>(dropped_), static_cast<off_t>(end - dropped_), POSIX_FADV_DONTNEED);
   dropped_ = end;
 }

@@ -52,27 +52,24 @@ void check_the_rest(const DcpFolder& folder, const ParamTable& table) {
   folder.check_objects_and_files();
 }
 
-// Rank 0 looks, so that all see the same.
-std::vector<fs::path> candidates(const Mesh& mesh, const fs::path& run) {
-  std::vector<int64_t> steps;
-  on_rank_zero(mesh, [&] { steps = list_checkpoints(run); });
-  const int64_t count = static_cast<int64_t>(steps.size());
-  steps.resize(static_cast<size_t>(mesh.sum(std::span<const int64_t>(&count, 1), "checkpoints")[0]), 0);
-  std::vector<fs::path> folders;
-  for (const int64_t step : mesh.sum(steps, "checkpoints")) folders.push_back(checkpoint_path(run, step));
-  return folders;
-}
-
 Resumed resume_from(Model& model, Optimizer& optimizer, const RunConfig& run, const fs::path& folder,
                     const std::function<void(const std::string&)>& warn) {
   const SavedState state = load_checkpoint(model, optimizer, folder);
-  require_same_tokenizer(state.tokenizer, run.data, folder.string());
+  on_all_ranks(model.mesh(), [&] { require_same_tokenizer(state.tokenizer, run.data, folder.string()); });
   for (const std::string& change : changed_keys(state.run, run))
     warn("the run goes on otherwise than it was saved: " + change);
-  return {folder, state.train};
+  return {folder, state.train, state.tokenizer};
 }
 
 }  // namespace
+
+std::vector<int64_t> agreed_steps(const Mesh& mesh, const std::function<std::vector<int64_t>()>& list) {
+  std::vector<int64_t> steps;
+  on_rank_zero(mesh, [&] { steps = list(); });
+  const int64_t count = static_cast<int64_t>(steps.size());
+  steps.resize(static_cast<size_t>(mesh.sum(std::span<const int64_t>(&count, 1), "checkpoints")[0]), 0);
+  return mesh.sum(steps, "checkpoints");
+}
 
 SavedState load_checkpoint(Model& model, Optimizer& optimizer, const fs::path& path) {
   at::NoGradGuard no_grad;
@@ -103,7 +100,9 @@ std::optional<Resumed> resume(Model& model, Optimizer& optimizer, const RunConfi
       warn(fmt::format("{} has no manifest.json: its bytes are unverified", from.string()));
     return resume_from(model, optimizer, run, from, warn);
   }
-  const std::vector<fs::path> folders = candidates(model.mesh(), from);
+  const std::vector<int64_t> steps = agreed_steps(model.mesh(), [&] { return list_checkpoints(from); });
+  std::vector<fs::path> folders;
+  for (const int64_t step : steps) folders.push_back(checkpoint_path(from, step));
   for (const fs::path& folder : folders) {
     try {
       on_rank_zero(model.mesh(), [&] { require_manifest(folder); });

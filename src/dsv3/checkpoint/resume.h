@@ -5,6 +5,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "dsv3/checkpoint/train_state.h"
 #include "dsv3/optim/optimizer.h"
@@ -17,9 +18,13 @@ namespace dsv3 {
 // thrown by all, with the model half filled.
 SavedState load_checkpoint(Model& model, Optimizer& optimizer, const std::filesystem::path& folder);
 
+// What rank 0's list() says, on every rank: another rank may see a checkpoint that is renamed just now.
+std::vector<int64_t> agreed_steps(const Mesh& mesh, const std::function<std::vector<int64_t>()>& list);
+
 struct Resumed {
   std::filesystem::path folder;
   TrainState train;
+  std::string tokenizer;  // SavedState's
 };
 // What checkpoint.resume asks for: "auto" is the newest valid checkpoint of the run folder, nothing when
 // there is none; a path is a checkpoint, or a run with its newest valid one. Valid: it has a manifest, every

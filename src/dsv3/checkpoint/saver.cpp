@@ -62,12 +62,15 @@ std::string and_then(std::string said, const std::string& more) {
 
 }  // namespace
 
-Saver::Saver(Model& model, Optimizer& optimizer, const RunConfig& run, int64_t last_step)
+Saver::Saver(Model& model, Optimizer& optimizer, const RunConfig& run, int64_t last_step,
+             const std::string& tokenizer)
     : model_(model),
       optimizer_(optimizer),
       run_(run),
       tokenizer_(hash_of_ids(run.data)),
-      last_step_(last_step) {}
+      last_step_(last_step) {
+  if (tokenizer_.empty()) tokenizer_ = tokenizer;
+}
 
 Saver::~Saver() {
   if (!writing_.valid()) return;

@@ -17,8 +17,10 @@ namespace dsv3 {
 // All ranks make the same calls.
 class Saver {
  public:
-  // last_step: of the checkpoint in the run folder that the run was resumed from, 0: none.
-  Saver(Model& model, Optimizer& optimizer, const RunConfig& run, int64_t last_step = 0);
+  // last_step: of the checkpoint in the run folder that the run was resumed from, 0: none. tokenizer: that
+  // one's hash, which stays where the data says none.
+  Saver(Model& model, Optimizer& optimizer, const RunConfig& run, int64_t last_step = 0,
+        const std::string& tokenizer = "");
   // A checkpoint still being written is dropped.
   ~Saver();
   Saver(const Saver&) = delete;
@@ -45,10 +47,10 @@ class Saver {
   Model& model_;
   Optimizer& optimizer_;
   const RunConfig& run_;
-  const std::string tokenizer_;  // hash_of_ids()
-  std::jthread thread_;          // with checkpoint.async
-  std::future<void> writing_;    // this rank's files; not valid: no checkpoint is under way
-  int64_t step_ = 0;             // of the checkpoint under way
+  std::string tokenizer_;      // hash_of_ids(), else that of the checkpoint before
+  std::jthread thread_;        // with checkpoint.async
+  std::future<void> writing_;  // this rank's files; not valid: no checkpoint is under way
+  int64_t step_ = 0;           // of the checkpoint under way
   int64_t last_step_ = 0;
   int64_t failures_ = 0;  // in a row
 };

@@ -8,6 +8,7 @@
 #include "dsv3/base/error.h"
 #include "dsv3/base/file.h"
 #include "dsv3/convert/dcp_folder.h"
+#include "dsv3/convert/manifest.h"
 #include "dsv3/convert/run_folder.h"
 
 namespace dsv3 {
@@ -16,38 +17,33 @@ namespace {
 
 constexpr int64_t kPiece = 1 << 20;  // elements
 
-// Names can be read, and bytes be checked when they are.
-bool opens(const fs::path& checkpoint) {
-  try {
-    return DcpFolder(checkpoint).has_manifest();
-  } catch (const InputError&) {
-    return false;
-  }
+// InputError unless names can be read, and bytes be checked when they are.
+void require_readable(const fs::path& checkpoint) {
+  require_manifest(checkpoint);
+  const DcpFolder opened(checkpoint);
 }
 
-bool is_whole(const fs::path& checkpoint) {
-  if (!opens(checkpoint)) return false;
+// InputError naming the first damage; RunError when it is none of the content.
+void require_whole(const fs::path& checkpoint) {
+  require_readable(checkpoint);
   const int threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  return verify_folder(checkpoint, {}, threads).is_whole();
+  const FolderCheck check = verify_folder(checkpoint, {}, threads);
+  if (check.is_whole()) return;
+  const Damage& first = check.damaged.front();
+  const fs::path file = checkpoint / first.file;
+  if (first.code != ExitCode::content) throw RunError(printable(file.string(), 400), first.what);
+  throw InputError(file.string(), fmt::format("bytes {} to {}", first.begin, first.end), first.what);
 }
 
-// What is taken when none of a run's checkpoints is, and of what is no run.
-fs::path beside_checkpoints(const fs::path& path) {
+fs::path weight_folder(const fs::path& path, int64_t step) {
+  if (step != kBeside) return checkpoint_path(path, step);
   std::error_code error;
   const bool own =
       is_dcp_folder(path) || fs::exists(path / "config.json", error) || !fs::is_directory(path, error);
   return !own && fs::is_directory(path / "hf", error) ? path / "hf" : path;
 }
 
-// The newest checkpoint of a run that is_valid.
-fs::path newest(const fs::path& path, bool (*is_valid)(const fs::path&)) {
-  require_exists(path);
-  for (const int64_t step : list_checkpoints(path)) {
-    fs::path folder = checkpoint_path(path, step);
-    if (is_valid(folder)) return folder;
-  }
-  return beside_checkpoints(path);
-}
+void ignore(const std::string&) {}
 
 // fn(first element, elements) over a tensor in pieces.
 template <class Fn>
@@ -57,35 +53,51 @@ void for_each_piece(int64_t numel, Fn fn) {
 
 }  // namespace
 
-fs::path checkpoint_folder(const fs::path& path) { return newest(path, opens); }
+std::vector<int64_t> weight_steps(const fs::path& path) {
+  require_exists(path);
+  std::vector<int64_t> steps = list_checkpoints(path);
+  if (steps.empty() || weight_folder(path, kBeside) != path) steps.push_back(kBeside);
+  return steps;
+}
 
-fs::path valid_checkpoint_folder(const fs::path& path) { return newest(path, is_whole); }
+void use_first_valid(const fs::path& path, const std::vector<int64_t>& steps,
+                     const std::function<void(const std::string&)>& warn,
+                     const std::function<void(const fs::path&, bool)>& use) {
+  for (const int64_t step : steps) {
+    const fs::path folder = weight_folder(path, step);
+    try {
+      return use(folder, step != kBeside);
+    } catch (const Error& error) {
+      if (error.code() != ExitCode::content || step == steps.back()) throw;
+      warn(
+          fmt::format("{} is not valid and is passed by: {}", printable(folder.string(), 400), error.what()));
+    }
+  }
+}
+
+fs::path checkpoint_folder(const fs::path& path) {
+  fs::path found;
+  use_first_valid(path, weight_steps(path), ignore, [&](const fs::path& folder, bool is_checkpoint) {
+    if (is_checkpoint) require_readable(folder);
+    found = folder;
+  });
+  return found;
+}
+
+fs::path valid_checkpoint_folder(const fs::path& path, const std::function<void(const std::string&)>& warn) {
+  fs::path found;
+  use_first_valid(path, weight_steps(path), warn, [&](const fs::path& folder, bool is_checkpoint) {
+    if (is_checkpoint) require_whole(folder);
+    found = folder;
+  });
+  return found;
+}
 
 std::string passed_by(const fs::path& path, const fs::path& taken) {
   const std::vector<int64_t> steps = list_checkpoints(path);
   if (steps.empty() || taken == checkpoint_path(path, steps.front())) return {};
   return printable(checkpoint_path(path, steps.front()).string(), 400) +
          " is not valid: " + printable(taken.string(), 400) + " is taken";
-}
-
-void with_valid_weights(const fs::path& path, const std::function<void(const std::string&)>& warn,
-                        const std::function<void(const fs::path&)>& use) {
-  require_exists(path);
-  std::vector<fs::path> folders;
-  for (const int64_t step : list_checkpoints(path)) folders.push_back(checkpoint_path(path, step));
-  const size_t checkpoints = folders.size();
-  const fs::path beside = beside_checkpoints(path);
-  if (checkpoints == 0 || beside != path) folders.push_back(beside);
-  for (size_t i = 0; i < folders.size(); ++i) {
-    try {
-      if (i < checkpoints) require_manifest(folders[i]);
-      return use(folders[i]);
-    } catch (const Error& error) {
-      if (error.code() != ExitCode::content || i + 1 == folders.size()) throw;
-      warn(fmt::format("{} is not valid and is passed by: {}", printable(folders[i].string(), 400),
-                       error.what()));
-    }
-  }
 }
 
 Checkpoint::Checkpoint(const fs::path& path) : path_(checkpoint_folder(path)), store_(open_store(path_)) {}
@@ -108,12 +120,13 @@ VerifyResult verify_checkpoint(const fs::path& path, int threads) {
   // Of a run the newest, whatever is wrong with it.
   require_exists(path);
   const std::vector<int64_t> steps = list_checkpoints(path);
-  VerifyResult result{.path = steps.empty() ? checkpoint_folder(path) : checkpoint_path(path, steps.front()),
-                      .verified = false,
-                      .verdict = {},
-                      .bytes = 0,
-                      .damaged = {},
-                      .unlisted = {}};
+  VerifyResult result{
+      .path = steps.empty() ? weight_folder(path, kBeside) : checkpoint_path(path, steps.front()),
+      .verified = false,
+      .verdict = {},
+      .bytes = 0,
+      .damaged = {},
+      .unlisted = {}};
   if (has_manifest(result.path)) {
     FolderCheck check = verify_folder(result.path, {}, threads);
     result.verified = true;

@@ -32,20 +32,26 @@ class Checkpoint {
   std::unique_ptr<TensorStore> store_;
 };
 
-// The folder that a path stands for: of a run, its newest checkpoint that has a manifest.json and whose names
-// can be read, else its hf/; else the path itself.
+// What a path may stand for, the best first: of a run the steps of its checkpoints, newest first, and then
+// kBeside if it has an hf/; else kBeside alone, the path itself. UsageError when there is no such path.
+constexpr int64_t kBeside = -1;
+std::vector<int64_t> weight_steps(const std::filesystem::path& path);
+// use(folder, is a run's checkpoint) for these steps of a path until the content of one is valid as far as
+// use() reads it; warn() of each that is passed by. The last one's error, and any that is not of content, is
+// the caller's.
+void use_first_valid(const std::filesystem::path& path, const std::vector<int64_t>& steps,
+                     const std::function<void(const std::string&)>& warn,
+                     const std::function<void(const std::filesystem::path&, bool)>& use);
+
+// The first of weight_steps() whose names can be read, if a checkpoint with a manifest.json; the newest's
+// error when none can.
 std::filesystem::path checkpoint_folder(const std::filesystem::path& path);
-// The same, every byte of a run's checkpoint checked.
-std::filesystem::path valid_checkpoint_folder(const std::filesystem::path& path);
+// The first every byte of which is right, if a checkpoint; warn() of those that are passed by.
+std::filesystem::path valid_checkpoint_folder(const std::filesystem::path& path,
+                                              const std::function<void(const std::string&)>& warn);
 // What a command says that takes this folder of a path, when it is not the run's newest checkpoint: "X is not
 // valid: Y is taken"; else empty.
 std::string passed_by(const std::filesystem::path& path, const std::filesystem::path& taken);
-// use(folder) of a run's checkpoints, newest first, then of its hf/, until the content of one is valid as far
-// as use() reads it; warn() of each that is passed by. Of another path use(path). The last one's error, and
-// any that is not of content, is the caller's.
-void with_valid_weights(const std::filesystem::path& path,
-                        const std::function<void(const std::string&)>& warn,
-                        const std::function<void(const std::filesystem::path&)>& use);
 
 struct VerifyResult {
   std::filesystem::path path;

@@ -20,23 +20,6 @@ namespace {
 
 constexpr uint64_t kMaxCompanion = 64u << 20;
 
-void check_paths(const fs::path& source, const fs::path& target) {
-  std::error_code error;
-  if (!fs::is_directory(source, error))
-    throw UsageError(printable(source.string(), 400), "is no folder",
-                     "name the folder that holds the checkpoint");
-  if (target.empty()) throw UsageError("the folder to write", "has no name", "name a new folder");
-  const fs::path from = fs::weakly_canonical(source, error);
-  fs::path to = fs::weakly_canonical(target, error);
-  if (!to.has_filename()) to = to.parent_path();
-  if (from == to.string() + ".partial")
-    throw UsageError(printable(target.string(), 400), "would be built in the source", "name another folder");
-  const bool inside = std::ranges::mismatch(from, to).in1 == from.end();
-  if (inside)
-    throw UsageError(printable(target.string(), 400), "is the source, or in it",
-                     "name a folder outside of it");
-}
-
 // What makes two conversions the same: source files by name, size and time, and every option but the part.
 std::string identity_of(const fs::path& source, const ModelConfig& config, const ConvertOptions& options) {
   Json files = Json::array();
@@ -63,7 +46,7 @@ std::string identity_of(const fs::path& source, const ModelConfig& config, const
 // is hidden are of the source alone.
 bool is_of_source(const std::string& name) {
   const std::string type = fs::path(name).extension().string();
-  return name.starts_with(".") || name == "config.json" || name == kManifestName ||
+  return name.starts_with(".") || name == "config.json" || name == kManifestName || name == "run.toml" ||
          name.ends_with(".index.json") || type == ".safetensors" || type == ".distcp";
 }
 
@@ -104,10 +87,27 @@ std::vector<std::string> copy_companions(const fs::path& source, const fs::path&
 
 }  // namespace
 
+void require_paths(const fs::path& source, const fs::path& target) {
+  std::error_code error;
+  if (!fs::is_directory(source, error))
+    throw UsageError(printable(source.string(), 400), "is no folder",
+                     "name the folder that holds the checkpoint");
+  if (target.empty()) throw UsageError("the folder to write", "has no name", "name a new folder");
+  const fs::path from = fs::weakly_canonical(source, error);
+  fs::path to = fs::weakly_canonical(target, error);
+  if (!to.has_filename()) to = to.parent_path();
+  if (from == to.string() + ".partial")
+    throw UsageError(printable(target.string(), 400), "would be built in the source", "name another folder");
+  const bool inside = std::ranges::mismatch(from, to).in1 == from.end();
+  if (inside)
+    throw UsageError(printable(target.string(), 400), "is the source, or in it",
+                     "name a folder outside of it");
+}
+
 ConvertSummary convert(const fs::path& path, const fs::path& target, const ConvertOptions& options,
                        const ConvertProgress& progress) {
   const fs::path folder = checkpoint_folder(path);
-  check_paths(folder, target);
+  require_paths(folder, target);
   const ConvertSource source(folder, options);
   const auto dtype_of = [&](const ParamSpec& spec) {
     return options.dtype ? hf_stored_dtype(spec, *options.dtype) : source.dtype(spec);
@@ -127,15 +127,14 @@ ConvertSummary convert(const fs::path& path, const fs::path& target, const Conve
   }
   summary.files = static_cast<int64_t>(files.size());
   for (const OutputFile& file : files) summary.bytes += file.bytes;
-  if (options.dry_run) {
-    require_new(target);
-    return summary;
-  }
-
   const std::string identity = identity_of(folder, source.config(), options);
   // A part that is started again, after the others had all they needed of it.
   if (options.parts > 1 && is_result_of(target, identity)) {
     summary.complete = summary.was_complete = true;
+    return summary;
+  }
+  if (options.dry_run) {
+    require_new(target);
     return summary;
   }
   const PartialFolder partial(target, identity);

@@ -42,6 +42,10 @@ struct ConvertSummary {
 // Bytes written so far and in all, of this part. Called from the caller's thread.
 using ConvertProgress = std::function<void(uint64_t done, uint64_t total)>;
 
+// What convert() says of its paths without a look at their content: source is no folder; target has no name,
+// is the source, or lies in it.
+void require_paths(const std::filesystem::path& source, const std::filesystem::path& target);
+
 // source: a Hugging Face folder, a DCP folder or a run (its newest checkpoint). Written into TARGET.partial
 // and renamed when it is whole, synced and has its manifest.json; an interrupted conversion goes on where it
 // was. A part of a conversion that is complete finds nothing to do. UsageError: target is empty, exists, is

@@ -133,19 +133,29 @@ std::vector<std::string> DcpFolder::object_keys() const {
   return keys;
 }
 
-std::optional<std::string> DcpFolder::object_bytes(std::string_view key) const {
-  const auto it = objects_.find(key);
-  if (it == objects_.end()) return std::nullopt;
-  std::string bytes(it->second->length, '\0');
-  open(it->second->file).read(std::as_writable_bytes(std::span(bytes)), it->second->offset);
-  return bytes;
+bool DcpFolder::is_same_archive(const DcpFolder& other, const std::string& key) const {
+  constexpr uint64_t kPiece = 1u << 20;
+  const DcpBytes &mine = *objects_.at(key), &its = *other.objects_.at(key);
+  if (mine.length != its.length) return false;
+  std::vector<std::byte> left, right;
+  for (uint64_t begin = 0; begin < mine.length; begin += kPiece) {
+    left.resize(std::min(kPiece, mine.length - begin));
+    right.resize(left.size());
+    open(mine.file).read(left, mine.offset + begin);
+    other.open(its.file).read(right, its.offset + begin);
+    if (left != right) return false;
+  }
+  return true;
+}
+
+void DcpFolder::check_object(std::string_view key) const {
+  const DcpBytes& where = *objects_.find(key)->second;
+  const StoredZip zip(open(where.file), where.offset, where.length, where.key);
+  for (const ZipEntry& entry : zip.entries()) zip.check(entry);
 }
 
 void DcpFolder::check_objects_and_files() const {
-  for (const auto& [key, where] : objects_) {
-    const StoredZip zip(open(where->file), where->offset, where->length, key);
-    for (const ZipEntry& entry : zip.entries()) zip.check(entry);
-  }
+  for (const auto& [key, where] : objects_) check_object(key);
   if (!manifest_) return;
   std::set<std::string_view> of_tensors;
   for (const DcpTensor& tensor : metadata_.tensors)

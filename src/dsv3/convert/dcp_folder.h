@@ -41,8 +41,10 @@ class DcpFolder : public TensorStore {
   std::optional<PickleValue> object(std::string_view key) const;
   std::vector<std::string> object_keys() const;
   bool has_object(std::string_view key) const { return objects_.contains(key); }
-  // Its archive as it is stored; nothing when there is no such key.
-  std::optional<std::string> object_bytes(std::string_view key) const;
+  // Whether both have the same archive under the key, which both hold.
+  bool is_same_archive(const DcpFolder& other, const std::string& key) const;
+  // Checks the CRCs of the object's archive, whatever its class.
+  void check_object(std::string_view key) const;
   // Checks the bytes of every object, whatever its class, and every file of the manifest that holds no
   // tensor.
   void check_objects_and_files() const;

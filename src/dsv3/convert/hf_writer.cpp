@@ -10,6 +10,7 @@
 #include "dsv3/base/atomic_file.h"
 #include "dsv3/base/checked.h"
 #include "dsv3/base/error.h"
+#include "dsv3/base/file.h"
 #include "dsv3/convert/dtype.h"
 #include "dsv3/convert/fp8.h"
 #include "dsv3/convert/pipeline.h"

@@ -119,9 +119,7 @@ void check_listed_file(const std::optional<Manifest>& manifest, const std::files
   if (listed != manifest->files.end() && hash_file(folder / name) != listed->second)
     throw InputError(
         (folder / name).string(), "", std::string("differs from ") + kManifestName,
-        name == "config.json"
-            ? "where it was edited on purpose, name the edited copy of another folder by --config"
-            : "");
+        "restore it; or, if it was edited on purpose, remove manifest.json and go on unverified");
 }
 
 }  // namespace dsv3

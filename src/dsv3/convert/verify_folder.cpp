@@ -34,8 +34,8 @@ class Check {
       : folder_(folder), progress_(progress) {
     for (const auto& [name, hashes] : manifest.files) {
       total_ += hashes.size;
-      if (const auto trouble = trouble_with(name, hashes)) {
-        damaged_.push_back({name, 0, hashes.size, *trouble});
+      if (auto trouble = trouble_with(name, hashes)) {
+        damaged_.push_back(*std::move(trouble));
         done_ += hashes.size;
         continue;
       }
@@ -55,15 +55,17 @@ class Check {
   }
 
  private:
-  std::optional<std::string> trouble_with(const std::string& name, const FileHashes& hashes) const {
+  std::optional<Damage> trouble_with(const std::string& name, const FileHashes& hashes) const {
     std::error_code error;
-    if (fs::symlink_status(folder_ / name, error).type() == fs::file_type::not_found) return "is missing";
+    if (fs::symlink_status(folder_ / name, error).type() == fs::file_type::not_found)
+      return Damage{name, 0, hashes.size, "is missing"};
     try {
       const InputFile file(folder_ / name);
       if (file.size() != hashes.size)
-        return fmt::format("has {} bytes, expected {}", file.size(), hashes.size);
+        return Damage{name, 0, hashes.size,
+                      fmt::format("has {} bytes, expected {}", file.size(), hashes.size)};
     } catch (const Error& wrong) {
-      return wrong.what();
+      return Damage{name, 0, hashes.size, wrong.what(), wrong.code()};
     }
     return std::nullopt;
   }
@@ -78,15 +80,15 @@ class Check {
             *std::prev(std::ranges::upper_bound(files_, next, {}, &ListedFile::first_block));
         const uint64_t block = next - listed.first_block, begin = block * kManifestBlock;
         const uint64_t end = std::min(begin + kManifestBlock, listed.hashes->size);
-        std::string what;
+        Damage damage{listed.name, begin, end, ""};
         try {
           if (opened != &listed) file.emplace(folder_ / listed.name), opened = &listed;
-          if (hash(*file, begin, end, piece) != listed.hashes->blocks[block]) what = "differs";
+          if (hash(*file, begin, end, piece) != listed.hashes->blocks[block]) damage.what = "differs";
         } catch (const Error& wrong) {  // it shrank, it disappeared, EIO
           opened = nullptr;
-          what = wrong.what();
+          damage.what = wrong.what(), damage.code = wrong.code();
         }
-        if (!what.empty()) add({listed.name, begin, end, what});
+        if (!damage.what.empty()) add(std::move(damage));
         report(end - begin);
       }
     } catch (...) {  // out of progress_

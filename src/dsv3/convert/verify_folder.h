@@ -7,12 +7,15 @@
 #include <string>
 #include <vector>
 
+#include "dsv3/base/error.h"
+
 namespace dsv3 {
 
 struct Damage {
   std::string file;             // its name in the folder
   uint64_t begin = 0, end = 0;  // bytes, as manifest.json counts them; the whole file when it is missing
   std::string what;             // "is missing", "differs", or why it could not be read
+  ExitCode code = ExitCode::content;  // failed: reading failed for a reason that says nothing about the file
   bool operator==(const Damage&) const = default;
 };
 

@@ -15,6 +15,7 @@
 #include "dsv3/cli/core/commands.h"
 #include "dsv3/convert/checkpoint.h"
 #include "dsv3/convert/dcp_folder.h"
+#include "dsv3/convert/partial_folder.h"
 
 namespace dsv3 {
 namespace {
@@ -74,11 +75,13 @@ void parse_part(const std::string& text, ConvertOptions& options) {
 }
 
 int run(const std::string& source, const std::string& target, const ConvertOptions& options, bool json) {
-  // Of a run nothing is written that would have to be taken back.
+  const auto warn = [](const std::string& text) { fmt::print(stderr, "dsv3: warning: {}\n", text); };
+  // Of a run nothing is written that would have to be taken back: all of a checkpoint is read before.
+  require_paths(checkpoint_folder(source), target);
+  if (options.parts == 1) require_new(target);
   const std::filesystem::path folder =
-      options.dry_run ? checkpoint_folder(source) : valid_checkpoint_folder(source);
-  if (const std::string text = passed_by(source, folder); !text.empty())
-    fmt::print(stderr, "dsv3: warning: {}\n", text);
+      options.dry_run ? checkpoint_folder(source) : valid_checkpoint_folder(source, warn);
+  if (options.dry_run && !passed_by(source, folder).empty()) warn(passed_by(source, folder));
   ConvertSummary summary;
   {
     ProgressLine progress;
@@ -150,7 +153,8 @@ int convert_command(std::vector<std::string> args) {
 }
 
 int export_command(std::vector<std::string> args) {
-  CLI::App app("The newest checkpoint of a run, or a DCP folder, as a Hugging Face folder.", "dsv3 export");
+  CLI::App app("The newest valid checkpoint of a run, or a DCP folder, as a Hugging Face folder.",
+               "dsv3 export");
   ConvertOptions options;
   options.to = FolderFormat::hf;
   std::string source, target, dtype = "bf16", config;

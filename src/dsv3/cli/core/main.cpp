@@ -12,7 +12,7 @@ constexpr dsv3::Command kCommands[] = {
     {"prepare", "texts to token files", dsv3::prepare_command},
     {"data", "look into token files", dsv3::data_command},
     {"convert", "checkpoints between Hugging Face's format and PyTorch's DCP", dsv3::convert_command},
-    {"export", "the newest checkpoint of a run as a Hugging Face folder", dsv3::export_command},
+    {"export", "the newest valid checkpoint of a run as a Hugging Face folder", dsv3::export_command},
     {"ckpt", "look into checkpoints, verify and compare them", dsv3::ckpt_command},
     {"tokenizer", "text to token ids and back; train learns a tokenizer", dsv3::tokenizer_command},
     {"config", "a run's values and where they come from", dsv3::config_command},

@@ -4,16 +4,16 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <optional>
 
 #include "dsv3/base/error.h"
+#include "dsv3/checkpoint/resume.h"
 #include "dsv3/cli/command.h"
 #include "dsv3/cli/engine/ranks.h"
+#include "dsv3/comm/agreement.h"
 #include "dsv3/convert/checkpoint.h"
 #include "dsv3/convert/dcp_folder.h"
 #include "dsv3/convert/manifest.h"
 #include "dsv3/convert/model_weights.h"
-#include "dsv3/convert/run_folder.h"
 #include "dsv3/train/trainer.h"
 
 namespace dsv3 {
@@ -48,35 +48,39 @@ void require_folder(const std::filesystem::path& path, const std::string& flag) 
 
 namespace {
 
-// Of the folder of the weights themselves. The mesh of the first call is that of all.
-LoadedModel load_from(const std::filesystem::path& folder, const ModelFlags& model,
-                      const std::vector<std::string>& flags, bool gradients, std::optional<Mesh>& mesh) {
-  LoadedModel loaded;
-  loaded.folder = folder;
-  const bool has_config = std::filesystem::exists(loaded.folder / "config.json");
-  if (model.config.empty() && !has_config && is_dcp_folder(loaded.folder))
-    throw UsageError("--config", printable(loaded.folder.string(), 400) + " holds no config.json",
-                     "name the model's");
-  if (model.config.empty() && !has_config)
+// What the flags say, over the config.json of --config or of the folder.
+RunConfig run_of(const std::filesystem::path& folder, const ModelFlags& model,
+                 const std::vector<std::string>& flags) {
+  if (!model.config.empty()) return RunConfig::from_flags(flags, ModelConfig::load(model.config));
+  if (!std::filesystem::exists(folder / "config.json")) {
+    if (is_dcp_folder(folder))
+      throw UsageError("--config", printable(folder.string(), 400) + " holds no config.json",
+                       "name the model's");
     throw InputError(model.folder, "config.json", "is missing, here and in hf/",
                      "name a Hugging Face folder, a DCP folder or a run");
-  if (model.config.empty()) check_listed_file(Manifest::read(loaded.folder), loaded.folder, "config.json");
-  loaded.run = RunConfig::from_flags(
-      flags, ModelConfig::load(model.config.empty() ? loaded.folder : std::filesystem::path(model.config)));
-  const std::vector<int64_t> missing =
-      ModelWeights(loaded.folder, loaded.run.model, /*compare_copies=*/false).missing_mtp();
-  if (!missing.empty()) {
-    loaded.run.model.num_nextn_predict_layers = missing.front() - 1;
   }
-  set_determinism(loaded.run.train.deterministic);
+  check_listed_file(Manifest::read(folder), folder, "config.json");
+  return RunConfig::from_flags(flags, ModelConfig::load(folder));
+}
+
+LoadedModel load_from(const std::filesystem::path& folder, bool is_checkpoint, const ModelFlags& model,
+                      const std::vector<std::string>& flags, bool gradients, const Mesh& mesh) {
+  LoadedModel loaded;
+  loaded.folder = folder;
+  std::vector<int64_t> missing;
+  on_all_ranks(mesh, [&] {
+    if (is_checkpoint) require_manifest(folder);
+    loaded.run = run_of(folder, model, flags);
+    missing = ModelWeights(folder, loaded.run.model, /*compare_copies=*/false).missing_mtp();
+  });
+  if (!missing.empty()) loaded.run.model.num_nextn_predict_layers = missing.front() - 1;
   ExecOptions exec = ExecOptions::from(loaded.run);
   if (!gradients) exec.freeze = {"*"};
-  if (!mesh) speak_on_rank_zero(mesh.emplace(Mesh::create(loaded.run.parallel, exec.device)));
-  if (!missing.empty() && mesh->rank() == 0)
+  if (!missing.empty() && mesh.rank() == 0)
     fmt::print(stderr, "dsv3: warning: {}: the weights hold no MTP module of depth {}: left out\n",
-               loaded.folder.string(), missing.front());
-  loaded.model = std::make_unique<Model>(loaded.run.model, *mesh, exec);
-  loaded.model->load(loaded.folder);
+               folder.string(), missing.front());
+  loaded.model = std::make_unique<Model>(loaded.run.model, mesh, exec);
+  loaded.model->load(folder);
   return loaded;
 }
 
@@ -87,15 +91,20 @@ LoadedModel load_model(const ModelFlags& model, std::vector<std::string> flags, 
   require_obeyed(flags, model.keys);
   if (!dtype.empty()) flags.push_back("train.dtype=" + dtype);
   require_folder(model.folder, "--model");
+  // How the ranks stand is the flags' alone, which are read over a model: any of the run's. Then they agree
+  // on the folders.
+  const RunConfig layout = run_of(checkpoint_folder(model.folder), model, flags);
+  set_determinism(layout.train.deterministic);
+  const Mesh mesh = Mesh::create(layout.parallel, ExecOptions::from(layout).device);
+  speak_on_rank_zero(mesh);
   LoadedModel loaded;
-  std::optional<Mesh> mesh;
-  with_valid_weights(
-      model.folder,
+  use_first_valid(
+      model.folder, agreed_steps(mesh, [&] { return weight_steps(model.folder); }),
       [&](const std::string& text) {
-        if (!mesh || mesh->rank() == 0) fmt::print(stderr, "dsv3: warning: {}\n", text);
+        if (mesh.rank() == 0) fmt::print(stderr, "dsv3: warning: {}\n", text);
       },
-      [&](const std::filesystem::path& folder) {
-        loaded = load_from(folder, model, flags, gradients, mesh);
+      [&](const std::filesystem::path& folder, bool is_checkpoint) {
+        loaded = load_from(folder, is_checkpoint, model, flags, gradients, mesh);
       });
   return loaded;
 }

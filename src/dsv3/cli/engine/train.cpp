@@ -19,6 +19,7 @@
 #include "dsv3/cli/engine/run_log.h"
 #include "dsv3/comm/agreement.h"
 #include "dsv3/convert/checkpoint.h"
+#include "dsv3/convert/manifest.h"
 #include "dsv3/convert/run_folder.h"
 #include "dsv3/data/prefix_info.h"
 #include "dsv3/train/trainer.h"
@@ -69,16 +70,22 @@ void initialise(Model& model, const RunConfig& run, RunLog& log) {
   model.initialise(run.train.seed);
   if (run.model_init.empty()) return;
   require_folder(run.model_init, "model.init");
+  const std::filesystem::path path = run.model_init;
   const auto warn = [&](const std::string& text) { log.warn("warning: " + text); };
-  with_valid_weights(run.model_init, warn, [&](const std::filesystem::path& folder) {
-    on_all_ranks(model.mesh(), [&] {
-      for (const std::string& change : require_init_model(folder, run))
-        warn("the run's model is not that of model.init: " + change);
-    });
-    const std::vector<int64_t> missing = model.load(folder, run.mtp.init_missing);
-    log.say(fmt::format("weights from {}, fresh optimizer{}", folder.string(),
+  bool is_touched = false;  // by a checkpoint that was passed by
+  use_first_valid(path, agreed_steps(model.mesh(), [&] { return weight_steps(path); }), warn,
+                  [&](const std::filesystem::path& folder, bool is_checkpoint) {
+                    on_all_ranks(model.mesh(), [&] {
+                      if (is_checkpoint) require_manifest(folder);
+                      for (const std::string& change : require_init_model(folder, run))
+                        warn("the run's model is not that of model.init: " + change);
+                    });
+                    if (std::exchange(is_touched, true)) model.initialise(run.train.seed);
+                    const std::vector<int64_t> missing = model.load(folder, run.mtp.init_missing);
+                    log.say(fmt::format(
+                        "weights from {}, fresh optimizer{}", folder.string(),
                         missing.empty() ? "" : fmt::format(", {} MTP modules initialised", missing.size())));
-  });
+                  });
 }
 
 std::vector<std::string> lines_of(const std::string& text) {
@@ -159,7 +166,7 @@ int train(const RunConfig& run, const Mesh& mesh) {
   std::error_code error;
   const bool from_here = resumed && std::filesystem::equivalent(
                                         resumed->folder, checkpoint_path(out, resumed->train.step), error);
-  Saver saver(model, optimizer, run, from_here ? resumed->train.step : 0);
+  Saver saver(model, optimizer, run, from_here ? resumed->train.step : 0, resumed ? resumed->tokenizer : "");
   auto tell = [&](const std::string& text) {
     for (const std::string& line : lines_of(text))
       line.starts_with("warning: ") ? log.warn(line) : log.say(line);
