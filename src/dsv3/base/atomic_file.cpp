@@ -20,9 +20,10 @@ namespace {
 
 // [Note: write-behind] The disk begins with each stretch of a file beside what the writer does next, and not
 // when commit() waits for it. What it has, but for the last of it, leaves the page cache: the next stretches
-// go where it was, so that a file of any length takes this much of the machine's memory. New memory costs
-// more than the copy into it where a virtual machine gives what is free back to its host
-// (tools/bench_convert.py: 1.6 to 1.9 times the speed; a call of 1 MiB was the fastest of 64 KiB to 16 MiB).
+// go where it was, so that a file of any length takes this much of the machine's memory. Where a virtual
+// machine gives what is free back to its host, new memory costs more than the copy into it: conversions went
+// at half the rate (tools/bench_convert.py, docs/proof.md). Calls of 1 MiB were the fastest, of 64 KiB to 16
+// MiB.
 constexpr uint64_t kStretch = 16u << 20;
 constexpr uint64_t kInMemory = 128u << 20;
 constexpr size_t kWriteCall = 1u << 20;
