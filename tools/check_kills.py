@@ -89,7 +89,9 @@ class Training:
             if first.returncode not in (0, 1) or "internal error" in first.stderr:
                 return f"code {first.returncode}: {first.stderr}"
             lines = [line for line in first.stderr.splitlines() if not line.startswith("dsv3: warning: ")]
-            # The fault of a writing thread may also meet the main thread, in just this line.
+            # The fault of a writing thread may also meet the main thread, in just this line, or in its output.
+            if self.asynchronous:
+                lines = [line for line in lines if not line.startswith("dsv3: error: standard output: ")]
             fewest = 0 if self.asynchronous else first.returncode
             if not fewest <= len(lines) <= first.returncode or not all(line.startswith("dsv3: error: ") for line in lines):
                 return f"code {first.returncode} and these lines: {first.stderr}"

@@ -99,8 +99,9 @@ int dispatch(std::vector<std::string> args, char** argv, std::span<const Command
 
 // Output that did not arrive is a failure, whatever the command thought.
 void flush_output() {
-  const bool failed = std::fflush(stdout) != 0 || std::ferror(stdout) != 0;
-  if (failed) throw RunError("standard output", std::strerror(errno));
+  if (std::fflush(stdout) != 0) throw RunError("standard output", std::strerror(errno));
+  // errno is of another call by now.
+  if (std::ferror(stdout) != 0) throw RunError("standard output", "an earlier line could not be written");
 }
 
 // torchrun's report names the first rank that failed, and shows what it left in this file.
