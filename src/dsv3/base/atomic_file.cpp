@@ -22,8 +22,8 @@ namespace {
 // when commit() waits for it. What it has, but for the last of it, leaves the page cache: the next stretches
 // go where it was, so that a file of any length takes this much of the machine's memory. Where a virtual
 // machine gives what is free back to its host, new memory costs more than the copy into it: conversions went
-// at half the rate (tools/bench_convert.py, docs/proof.md). Calls of 1 MiB were the fastest, of 64 KiB to 16
-// MiB.
+// at half the rate (tools/bench_convert.py, docs/proof.md). The size of a call is the
+// fastest of 64 KiB to 16 MiB there, each put in by hand.
 constexpr uint64_t kStretch = 16u << 20;
 constexpr uint64_t kInMemory = 128u << 20;
 constexpr size_t kWriteCall = 1u << 20;

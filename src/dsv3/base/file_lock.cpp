@@ -47,7 +47,11 @@ FileLock::FileLock(const std::filesystem::path& path, When when) {
 }
 
 FileLock::~FileLock() {
-  if (fd_ >= 0) ::close(fd_);
+  if (fd_ < 0) return;
+  // Itself: a close that fails and leaves the descriptor would leave the lock, for which this process may
+  // wait.
+  ::flock(fd_, LOCK_UN);
+  ::close(fd_);
 }
 
 }  // namespace dsv3

@@ -43,8 +43,6 @@ fs::path weight_folder(const fs::path& path, int64_t step) {
   return !own && fs::is_directory(path / "hf", error) ? path / "hf" : path;
 }
 
-void ignore(const std::string&) {}
-
 // fn(first element, elements) over a tensor in pieces.
 template <class Fn>
 void for_each_piece(int64_t numel, Fn fn) {
@@ -75,9 +73,9 @@ void use_first_valid(const fs::path& path, const std::vector<int64_t>& steps,
   }
 }
 
-fs::path checkpoint_folder(const fs::path& path) {
+fs::path checkpoint_folder(const fs::path& path, const std::function<void(const std::string&)>& warn) {
   fs::path found;
-  use_first_valid(path, weight_steps(path), ignore, [&](const fs::path& folder, bool is_checkpoint) {
+  use_first_valid(path, weight_steps(path), warn, [&](const fs::path& folder, bool is_checkpoint) {
     if (is_checkpoint) require_readable(folder);
     found = folder;
   });
@@ -93,14 +91,8 @@ fs::path valid_checkpoint_folder(const fs::path& path, const std::function<void(
   return found;
 }
 
-std::string passed_by(const fs::path& path, const fs::path& taken) {
-  const std::vector<int64_t> steps = list_checkpoints(path);
-  if (steps.empty() || taken == checkpoint_path(path, steps.front())) return {};
-  return printable(checkpoint_path(path, steps.front()).string(), 400) +
-         " is not valid: " + printable(taken.string(), 400) + " is taken";
-}
-
-Checkpoint::Checkpoint(const fs::path& path) : path_(checkpoint_folder(path)), store_(open_store(path_)) {}
+Checkpoint::Checkpoint(const fs::path& path, const std::function<void(const std::string&)>& warn)
+    : path_(checkpoint_folder(path, warn)), store_(open_store(path_)) {}
 
 std::string Checkpoint::format() const { return is_dcp_folder(path_) ? "dcp" : "safetensors"; }
 

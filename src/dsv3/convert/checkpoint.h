@@ -18,7 +18,9 @@ class Checkpoint {
  public:
   // A Hugging Face folder, a DCP folder, one .safetensors, or a run folder: checkpoint_folder(). UsageError
   // when there is no such path; InputError as the format's reader says.
-  explicit Checkpoint(const std::filesystem::path& path);
+  explicit Checkpoint(
+      const std::filesystem::path& path,
+      const std::function<void(const std::string&)>& warn = [](const std::string&) {});
 
   const std::filesystem::path& path() const { return path_; }  // of the checkpoint itself
   std::string format() const;                                  // "dcp" | "safetensors"
@@ -43,15 +45,14 @@ void use_first_valid(const std::filesystem::path& path, const std::vector<int64_
                      const std::function<void(const std::string&)>& warn,
                      const std::function<void(const std::filesystem::path&, bool)>& use);
 
-// The first of weight_steps() whose names can be read, if a checkpoint with a manifest.json; the newest's
+// The first of weight_steps() whose names can be read, if a checkpoint with a manifest.json; the last one's
 // error when none can.
-std::filesystem::path checkpoint_folder(const std::filesystem::path& path);
+std::filesystem::path checkpoint_folder(
+    const std::filesystem::path& path,
+    const std::function<void(const std::string&)>& warn = [](const std::string&) {});
 // The first every byte of which is right, if a checkpoint; warn() of those that are passed by.
 std::filesystem::path valid_checkpoint_folder(const std::filesystem::path& path,
                                               const std::function<void(const std::string&)>& warn);
-// What a command says that takes this folder of a path, when it is not the run's newest checkpoint: "X is not
-// valid: Y is taken"; else empty.
-std::string passed_by(const std::filesystem::path& path, const std::filesystem::path& taken);
 
 struct VerifyResult {
   std::filesystem::path path;

@@ -31,10 +31,7 @@ void print_json(const Json& json) {
 }
 
 Checkpoint open(const std::filesystem::path& path) {
-  Checkpoint checkpoint(path);
-  if (const std::string text = passed_by(path, checkpoint.path()); !text.empty())
-    fmt::print(stderr, "dsv3: warning: {}\n", text);
-  return checkpoint;
+  return Checkpoint(path, [](const std::string& text) { fmt::print(stderr, "dsv3: warning: {}\n", text); });
 }
 
 int list(const std::filesystem::path& path, bool json) {

@@ -80,8 +80,7 @@ int run(const std::string& source, const std::string& target, const ConvertOptio
   require_paths(checkpoint_folder(source), target);
   if (options.parts == 1) require_new(target);
   const std::filesystem::path folder =
-      options.dry_run ? checkpoint_folder(source) : valid_checkpoint_folder(source, warn);
-  if (options.dry_run && !passed_by(source, folder).empty()) warn(passed_by(source, folder));
+      options.dry_run ? checkpoint_folder(source, warn) : valid_checkpoint_folder(source, warn);
   ConvertSummary summary;
   {
     ProgressLine progress;
