@@ -83,6 +83,17 @@ TEST_F(ConvertCommand, ATargetThatIsThereIsKept) {
   EXPECT_FALSE(fs::exists(dir_ / "there.partial"));
 }
 
+// It died behind the rename: the next one takes away what it left, a dry run nothing.
+TEST_F(ConvertCommand, WhatAFinishedConversionLeftGoes) {
+  const std::string there = made(kModel, "there");
+  const fs::path left = there + ".partial.work";
+  fs::create_directory(left);
+  expect_failure(dsv3({"convert", kModel, there, "--dry-run"}), ExitCode::usage, {"exists already"});
+  EXPECT_TRUE(fs::exists(left));
+  expect_failure(dsv3({"convert", kModel, there}), ExitCode::usage, {"exists already"});
+  EXPECT_FALSE(fs::exists(left));
+}
+
 TEST_F(ConvertCommand, WrongFlags) {
   refuse({"--dtype", "bf61"}, ExitCode::usage, {"--dtype: is 'bf61'", "bf16"});
   refuse({"--to", "zip"}, ExitCode::usage, {"--to: is 'zip'", "dcp"});

@@ -73,21 +73,22 @@ void require_new(const fs::path& target) {
   if (is_there(path)) throw UsageError(printable(path.string(), 400), "exists already", "name a new folder");
 }
 
+void require_new_and_tidy(const fs::path& target) {
+  const std::string path = without_slash(target).string();
+  std::error_code ignored;
+  if (is_there(path) && !is_there(path + ".partial")) fs::remove_all(path + ".partial.work", ignored);
+  require_new(path);
+}
+
 PartialFolder::PartialFolder(const fs::path& target, const std::string& identity)
     : target_(without_slash(target)),
       path_(target_.string() + ".partial"),
       work_(target_.string() + ".partial.work"),
       identity_(identity) {
-  const auto throw_if_there = [&] {
-    if (!is_there(target_)) return;
-    std::error_code ignored;
-    if (!is_there(path_)) fs::remove_all(work_, ignored);  // of the conversion whose result got its name
-    require_new(target_);
-  };
-  throw_if_there();
+  require_new_and_tidy(target_);
   create_folders(work_);
   const FileLock lock(work_ / kLock, FileLock::When::wait);
-  throw_if_there();  // finished by another process since
+  require_new_and_tidy(target_);  // finished by another process since
   if (!is_there(path_)) {
     // Records of files that are not there any more. In this order, so that a process that dies here leaves
     // none of them beside a new folder.

@@ -20,6 +20,8 @@ bool is_result_of(const std::filesystem::path& target, const std::string& identi
 
 // UsageError when target exists.
 void require_new(const std::filesystem::path& target);
+// The same, and TARGET.partial.work goes that a process left which died just behind the rename to target.
+void require_new_and_tidy(const std::filesystem::path& target);
 
 class PartialFolder {
  public:

@@ -78,7 +78,7 @@ int run(const std::string& source, const std::string& target, const ConvertOptio
   const auto warn = [](const std::string& text) { fmt::print(stderr, "dsv3: warning: {}\n", text); };
   // Of a run nothing is written that would have to be taken back: all of a checkpoint is read before.
   require_paths(checkpoint_folder(source), target);
-  if (options.parts == 1) require_new(target);
+  if (options.parts == 1) options.dry_run ? require_new(target) : require_new_and_tidy(target);
   const std::filesystem::path folder =
       options.dry_run ? checkpoint_folder(source, warn) : valid_checkpoint_folder(source, warn);
   ConvertSummary summary;
